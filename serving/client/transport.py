@@ -64,7 +64,7 @@ class HttpTransport:
         session.auth = basic_auth(user, password)
         session.verify = verify
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        session.trust_env = not _is_loopback(self.url)  # no proxy stands before one's own machine
+        session.trust_env = not is_loopback(self.url)  # no proxy stands before one's own machine
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -194,7 +194,8 @@ def _retry_after_s(response: requests.Response) -> float | None:
     return min(float(value), MAX_WAIT_S) if value.isdigit() else None
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether the URL means this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ip_address(host).is_loopback
