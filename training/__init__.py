@@ -1,0 +1,1 @@
+"""Everything that trains, evaluates, explains offline, exports and publishes a version."""

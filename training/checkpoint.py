@@ -1,0 +1,48 @@
+"""Checkpoints of a run: one .npz, replaced atomically, that any backend reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    epoch: int = 0  # epochs finished, over both phases
+    best_accuracy: float = -1.0  # validation accuracy of the best epoch at the served resolution
+    best_epoch: int = 0
+    initial_weights: str = ""  # where the backbone's initial weights came from
+    phase: str = ""  # the optimizer's state belongs to this phase
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def save(path: Path, progress: Progress, model: keras.Model, optimizer: keras.optimizers.Optimizer | None) -> None:
+    """Writes weights, optimizer state and progress beside `path`, then renames: a kill leaves the old or the new one."""
+    arrays = {f"weight_{i}": w for i, w in enumerate(model.get_weights())}
+    if optimizer is not None:
+        arrays |= {f"optimizer_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, progress=np.array(json.dumps(asdict(progress))), **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load(path: Path) -> tuple[Progress, list[np.ndarray], list[np.ndarray]]:
+    """Reads a checkpoint: progress, the model's weights, the optimizer's variables (empty if it had none)."""
+    with np.load(path) as archive:
+        progress = Progress(**json.loads(str(archive["progress"])))
+        return progress, _numbered(archive, "weight_"), _numbered(archive, "optimizer_")
+
+
+def _numbered(archive: np.lib.npyio.NpzFile, prefix: str) -> list[np.ndarray]:
+    count = sum(name.startswith(prefix) for name in archive.files)
+    return [archive[f"{prefix}{i}"] for i in range(count)]
