@@ -1,0 +1,30 @@
+"""The page's navigation: which pages there are. Run with `streamlit run ui/app.py`."""
+
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+
+def main() -> None:
+    """Show the page that was asked for."""
+    root = str(Path(__file__).resolve().parent.parent)
+    if root not in sys.path:  # `streamlit run` puts only the script's own folder there
+        sys.path.insert(0, root)
+    from ui import markup
+    from ui.pages import look, model
+
+    st.set_page_config(page_title="Vitrine", page_icon=":material/frame_inspect:", layout="wide")
+    st.html(markup.STYLE_SHEET)
+    page = st.navigation(
+        [
+            st.Page(look.page, title="Look", icon=":material/visibility:", url_path="look", default=True),
+            st.Page(model.page, title="How to call it", icon=":material/terminal:", url_path="model"),
+        ],
+        position="top",
+    )
+    page.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Small pieces of HTML, made from data alone; every text in them is escaped."""
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.client.results import Score
+from ui.advice import Advice
+from ui.gallery import Sample
+
+STYLE_SHEET = Path(__file__).resolve().parent / "style.css"
+
+
+def percent(probability: float) -> str:
+    """A probability for reading: 97.3 %, and never a false 0 or 100."""
+    if 0 < probability < 0.001:
+        return "< 0.1 %"
+    if 0.999 < probability < 1:
+        return "> 99.9 %"
+    return f"{100 * probability:.1f} %"
+
+
+def headline(name: str, probability: float) -> str:
+    """What the picture is, and how sure the model is."""
+    return (
+        f'<p class="vt-kicker">The model sees</p><p class="vt-name">{escape(name)}</p>'
+        f'<p class="vt-sure">{percent(probability)} sure</p>'
+    )
+
+
+def verdict(predicted: str, true_label: str, classes: Sequence[str]) -> str:
+    """Whether the prediction is the true label of a gallery picture."""
+    label = escape(true_label)
+    if true_label not in classes:
+        text, kind = f"True label: {label}. This model does not know that class.", "plain"
+    elif predicted == true_label:
+        text, kind = f"✓ Right: the true label is {label}", "right"
+    else:
+        text, kind = f"✗ Wrong: the true label is {label}", "wrong"
+    return f'<span class="vt-verdict vt-{kind}">{text}</span>'
+
+
+def bars(scores: Sequence[Score]) -> str:
+    """The most probable classes as bars with their numbers."""
+    rows = "".join(
+        f'<li><span class="vt-label">{escape(score.class_name)}</span>'
+        f'<span class="vt-track" aria-hidden="true"><span class="vt-fill" '
+        f'style="width:{100 * score.probability:.2f}%"></span></span>'
+        f'<span class="vt-number">{percent(score.probability)}</span></li>'
+        for score in scores
+    )
+    return f'<ul class="vt-bars" aria-label="Most probable classes">{rows}</ul>'
+
+
+def scale(low: str, high: str, colours: Sequence[tuple[int, int, int]]) -> str:
+    """The legend of a map: its colours from low to high."""
+    steps = ",".join(f"rgb({r} {g} {b})" for r, g, b in colours)
+    return (
+        f'<div class="vt-scale"><span>{escape(low)}</span><i style="background:linear-gradient(90deg,{steps})"></i>'
+        f"<span>{escape(high)}</span></div>"
+    )
+
+
+def grid(values: npt.NDArray[np.float32], colours: npt.NDArray[np.uint8], caption: str) -> str:
+    """The raw map as a table.
+
+    Args:
+        values: (h, w), in logit units.
+        colours: (h, w, 3), uint8 background of each cell.
+        caption: what the numbers are.
+    """
+    rows = "".join(
+        "<tr>" + "".join(_cell(value, colour) for value, colour in zip(*line, strict=True)) + "</tr>"
+        for line in zip(values.tolist(), colours.tolist(), strict=True)
+    )
+    return f'<table class="vt-grid"><caption>{escape(caption)}</caption><tbody>{rows}</tbody></table>'
+
+
+def _cell(value: float, colour: Sequence[int]) -> str:
+    red, green, blue = colour
+    ink = "#000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#fff"
+    return f'<td style="background:rgb({red} {green} {blue});color:{ink}">{value:+.2f}</td>'
+
+
+def invitation() -> str:
+    """What stands where the answer will be."""
+    return (
+        '<div class="vt-empty"><b>Choose a picture</b>A piece of clothing from the gallery, '
+        "a file of yours, or a photo. What the model says about it, and why, appears here.</div>"
+    )
+
+
+def footer(model: str, version: int | None, latency_ms: float) -> str:
+    """Who answered, and how fast."""
+    which = f"version {version}" if version is not None else "an unnamed version"
+    return f'<p class="vt-foot">Answered by <b>{escape(model)}</b>, <b>{which}</b>, in {latency_ms:.0f} ms.</p>'
+
+
+def chips(names: Sequence[str]) -> str:
+    """Class names with their ids."""
+    return "".join(f'<span class="vt-chip"><small>{i}</small> {escape(name)}</span>' for i, name in enumerate(names))
+
+
+def version_line(model: str, version: int, state: str, *, ready: bool) -> str:
+    """One version of the model and its state."""
+    kind = "right" if ready else "plain"
+    return (
+        f'<p class="vt-foot"><b>{escape(model)}</b> version <b>{version}</b> '
+        f'<span class="vt-verdict vt-{kind}">{escape(state)}</span></p>'
+    )
+
+
+def advice_text(advice: Advice) -> str:
+    """A problem as Markdown; its detail apart, so that it does not shout."""
+    return f"**{_plain(advice.title)}**  \n{_plain(advice.action)}"
+
+
+def gallery_style(samples: Sequence[Sample], chosen: int | None) -> str:
+    """The pictures of the gallery as faces of its buttons."""
+    rules = []
+    for sample in samples:
+        picture = base64.b64encode(sample.file.read_bytes()).decode("ascii")
+        button = f".st-key-sample-{sample.test_index} button"
+        rules.append(f'{button}{{background-image:url("data:image/png;base64,{picture}")}}')
+        if sample.test_index == chosen:
+            rules.append(f"{button}{{border-color:#0f6673;box-shadow:0 0 0 3px #0f6673}}")
+    return f"<style>{''.join(rules)}</style>"
+
+
+def _plain(text: str) -> str:
+    """Text in which Markdown finds nothing to format: file names are strangers' words."""
+    return "".join(f"\\{char}" if char in "\\`*_{}[]()<>#+-.!|~$:&" else char for char in text)

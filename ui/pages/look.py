@@ -1,0 +1,242 @@
+"""The main page: choose a picture, read what it is, see why."""
+
+import time
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from serving.client import ServingError
+from ui import advice as words
+from ui import drawing, gallery, markup, photos, service
+from ui.advice import Advice
+from ui.photos import Picture
+from ui.service import Answer
+from ui.settings import Settings
+
+WAYS = ("Gallery", "Upload", "Camera")
+TOP_CHOICES = {"Top 3": 3, "Top 5": 5, "All": 1000}
+NO_CONTRAST = -1
+RECOVERY_CHECK_S = 3.0
+
+
+def page() -> None:
+    """The page as Streamlit runs it, from top to bottom, at every action of the visitor."""
+    settings = Settings.from_environment()
+    st.title("Vitrine", anchor=False)
+    st.html('<p class="vt-lead">Show it a piece of clothing. It says what it sees, how sure it is, and why.</p>')
+    left, right = st.columns([4, 8], gap="large")
+    with left:
+        _ways_in()
+    with right:
+        _answer_to(settings, st.session_state.get("picture"), st.session_state.get("problem"))
+
+
+def _ways_in() -> None:
+    way = st.segmented_control(
+        "Where the picture comes from", WAYS, default=WAYS[0], required=True, key="way", label_visibility="collapsed"
+    )
+    if way == "Upload":
+        st.file_uploader(
+            "A picture of one piece of clothing, at most 10 MB",
+            type=["png", "jpg", "jpeg", "gif", "bmp", "webp"],
+            key="upload",
+            on_change=_take_file,
+            args=("upload",),
+        )
+    elif way == "Camera":
+        st.camera_input(
+            "Hold the piece in front of a plain background", key="camera", on_change=_take_file, args=("camera",)
+        )
+        st.caption("The browser gives the camera only to pages on https or on this machine.")
+    else:
+        _gallery()
+
+
+def _gallery() -> None:
+    samples = gallery.load()
+    st.html(markup.gallery_style(samples, st.session_state.get("sample")))
+    with st.container(key="gallery"):
+        for sample in samples:
+            st.button(sample.label, key=f"sample-{sample.test_index}", on_click=_take_sample, args=(sample,))
+    st.caption("Twenty real test images of Fashion-MNIST, 28 x 28 pixels, with their true labels.")
+
+
+def _take_sample(sample: gallery.Sample) -> None:
+    _take(sample.name, sample.file.read_bytes(), sample.label)
+    st.session_state["sample"] = sample.test_index
+
+
+def _take_file(key: str) -> None:
+    file = st.session_state.get(key)
+    if file is None:
+        st.session_state.update(picture=None, problem=None)
+    else:
+        _take("Your photo" if key == "camera" else file.name, file.getvalue())
+
+
+def _take(name: str, raw: bytes, true_label: str | None = None) -> None:
+    """Make this the picture of the page, or say why it cannot be."""
+    st.session_state.update(picture=None, problem=None, sample=None)
+    try:
+        st.session_state["picture"] = photos.read(name, raw, true_label)
+    except photos.PhotoError as error:
+        st.session_state["problem"] = error.advice
+
+
+def _answer_to(settings: Settings, picture: Picture | None, problem: Advice | None) -> None:
+    if problem is not None:
+        _show_advice(problem)
+    elif picture is None:
+        st.html(markup.invitation())
+    else:
+        try:
+            with st.spinner("Looking …"):
+                answer = service.answer(settings, picture.data)
+        except (ServingError, ValueError) as error:
+            _show_failure(settings, words.for_error(error))
+        else:
+            _show_answer(settings, picture, answer)
+
+
+def _show_advice(advice: Advice) -> None:
+    st.error(markup.advice_text(advice), icon=":material/error:")
+    if advice.detail:
+        with st.expander("Details"):
+            st.code(advice.detail, language=None, wrap_lines=True)
+
+
+def _show_failure(settings: Settings, advice: Advice) -> None:
+    _show_advice(advice)
+    st.button("Try again", icon=":material/refresh:")
+    if advice.recovers:
+        _wait_for_server(settings, time.monotonic())
+
+
+@st.fragment(run_every=RECOVERY_CHECK_S)
+def _wait_for_server(settings: Settings, failed_at: float) -> None:
+    """Look every few seconds whether the model can be asked again, and go on as soon as it can."""
+    if time.monotonic() - failed_at < RECOVERY_CHECK_S / 2:
+        return  # drawn together with the failure itself
+    try:
+        service.current_version(settings)
+    except ServingError:
+        return
+    st.rerun()
+
+
+def _show_answer(settings: Settings, picture: Picture, answer: Answer) -> None:
+    explanation = answer.explanation
+    told, numbers = st.columns([5, 6], gap="large")
+    with told:
+        st.html(markup.headline(explanation.class_name, explanation.probability))
+        if picture.true_label is not None:
+            st.html(markup.verdict(explanation.class_name, picture.true_label, answer.classes))
+    with numbers:
+        choice = st.segmented_control(
+            "How many classes", TOP_CHOICES, default="Top 5", required=True, key="top", label_visibility="collapsed"
+        )
+        st.html(markup.bars(explanation.top(TOP_CHOICES[choice], answer.classes)))
+    for note in picture.notes:
+        st.info(note, icon=":material/info:")
+    _explain(picture, answer)
+    st.html(markup.footer(settings.model, explanation.version, explanation.latency_ms))
+
+
+@st.fragment
+def _explain(picture: Picture, answer: Answer) -> None:
+    """Where the evidence lies. A fragment: its controls draw anew and ask nothing of the server."""
+    st.subheader("Why", anchor=False)
+    pictures = st.container(key="pictures")
+    class_id, other_id, opacity = _controls(picture, answer)
+    with pictures:
+        _pictures(picture, answer, class_id, other_id, opacity)
+    with st.expander("The raw numbers"):
+        _raw_numbers(answer, class_id, other_id)
+
+
+def _controls(picture: Picture, answer: Answer) -> tuple[int, int, float]:
+    """The class to explain, the one to set against it (or NO_CONTRAST), and the opacity 0..1."""
+    explanation = answer.explanation
+    ranked = [score.class_id for score in explanation.top(len(answer.classes), answer.classes)]
+    which = f"{picture.digest}-{explanation.version}"
+    one, two, three = st.columns(3, gap="medium")
+
+    def named(class_id: int) -> str:
+        if class_id == NO_CONTRAST:
+            return "no other class"
+        return f"{answer.classes[class_id]} · {markup.percent(float(explanation.probabilities[class_id]))}"
+
+    class_id = one.selectbox("Evidence for", ranked, format_func=named, key=f"class-{which}")
+    others = [NO_CONTRAST, *(other for other in ranked if other != class_id)]
+    other_id = two.selectbox("rather than", others, format_func=named, key=f"other-{which}-{class_id}")
+    opacity = three.slider("Opacity of the map", 0, 100, 70, 5, format="%d%%", key="opacity")
+    return class_id, other_id, opacity / 100
+
+
+def _pictures(picture: Picture, answer: Answer, class_id: int, other_id: int, opacity: float) -> None:
+    name = answer.classes[class_id]
+    seen, model_sees, evidence = st.columns(3, gap="medium")
+    seen.image(picture.shown, caption="The picture", alt=f"The picture: {picture.name}", width="stretch")
+    if answer.view is not None:
+        height, width = answer.view.image.shape[:2]
+        model_sees.image(
+            _crisp(answer.view.image),
+            caption=f"What the model sees, {width} x {height} pixels",
+            alt="The picture after trimming and scaling, as the model sees it",
+            width="stretch",
+        )
+    box = answer.view.box if answer.view is not None else None
+    if other_id == NO_CONTRAST:
+        cam = answer.explanation.cam(class_id)
+        drawn = drawing.evidence(picture.shown, cam, box, opacity)
+        caption = f"Evidence for {name}"
+        legend = markup.scale("little", "much", drawing.evidence_colours())
+        alt = f"The picture with the places that speak for {name} in colour"
+    else:
+        other = answer.classes[other_id]
+        cam = answer.explanation.contrast(class_id, other_id)
+        drawn = drawing.contrast(picture.shown, cam, box, opacity)
+        caption = f"Evidence for {name} rather than {other}"
+        legend = markup.scale(other, name, drawing.contrast_colours())
+        alt = f"The picture with the places that speak for {name} in one colour, for {other} in another"
+    with evidence:
+        st.image(drawn, caption=caption, alt=alt, width="stretch")
+        if np.any(cam):
+            st.html(legend)
+    if not np.any(cam):
+        _say_empty(name, contrast=other_id != NO_CONTRAST)
+
+
+def _say_empty(name: str, *, contrast: bool) -> None:
+    if contrast:
+        st.info("No difference: the evidence for both classes is the same everywhere.", icon=":material/info:")
+        return
+    st.info(
+        f"No positive evidence for this class: nothing in the picture speaks for {name}, so there is no map to show.",
+        icon=":material/info:",
+    )
+
+
+def _raw_numbers(answer: Answer, class_id: int, other_id: int) -> None:
+    explanation = answer.explanation
+    name = answer.classes[class_id]
+    if other_id == NO_CONTRAST:
+        values = explanation.cams[class_id]
+        meaning = f"{name}: signed evidence in logit units. What is below zero is left out of the picture."
+    else:
+        values = explanation.contrast(class_id, other_id)
+        meaning = f"{name} minus {answer.classes[other_id]}, in logit units."
+    height, width = values.shape
+    st.html(markup.grid(values, drawing.signed_colours(values), meaning))
+    st.caption(
+        f"Grad-CAM on a grid of {height} x {width} cells, laid over the square that the model sees. "
+        "The picture shows it smoothed; no detail finer than a cell is meant."
+    )
+
+
+def _crisp(view: np.ndarray) -> Image.Image:
+    """A small picture enlarged with its pixels left visible."""
+    image = Image.fromarray(view)
+    factor = max(1, 448 // max(image.size))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
