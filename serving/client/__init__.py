@@ -29,6 +29,7 @@ Everything that can go wrong is a ServingError:
 The table itself is in `serving.client.errors`.
 """
 
+from serving.client.base import latest_available
 from serving.client.errors import (
     BadResponse,
     Cancelled,
@@ -85,4 +86,5 @@ __all__ = [
     "Unimplemented",
     "VersionStatus",
     "View",
+    "latest_available",
 ]
