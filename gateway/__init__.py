@@ -1,0 +1,1 @@
+"""The gateway: one nginx with a password in front of the model server and the page."""

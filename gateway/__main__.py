@@ -1,0 +1,82 @@
+"""The gateway's commands.
+
+    python -m gateway credentials                 make user and password once, in .env
+    python -m gateway run                         nginx in the foreground
+    python -m gateway users add|remove|list       further users, effective on the next request
+    python -m gateway render DIRECTORY            the configuration that `run` would use
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from gateway import credentials, dotenv, settings, users
+from gateway.errors import GatewayError
+from gateway.render import check_users_file_reachable, render
+from gateway.run import nginx_binary, run
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gateway", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("credentials", help="create or complete .env; prints where the password is, never the password")
+    commands.add_parser("run", help="run nginx in the foreground until SIGTERM or SIGINT")
+    rendered = commands.add_parser("render", help="write the rendered configuration into a new directory")
+    rendered.add_argument("directory", type=Path)
+    actions = commands.add_parser("users", help="users besides the one of .env").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    add = actions.add_parser("add", help="add a user, or give one another password; prints a random password")
+    add.add_argument("name")
+    add.add_argument("--password-stdin", action="store_true", help="read the password from standard input instead")
+    actions.add_parser("remove", help="remove a user").add_argument("name")
+    actions.add_parser("list", help="print the users")
+    return parser
+
+
+def _users(arguments: argparse.Namespace, environ: dict[str, str]) -> None:
+    path = Path(environ.get("GATEWAY_USERS_FILE") or users.USERS_FILE).resolve()
+    owner = environ.get("GATEWAY_USER") or credentials.DEFAULT_USER
+    if arguments.action == "list":
+        print(f"{owner}  (from .env)")
+        print("".join(f"{name}\n" for name in users.names(path)), end="")
+        return
+    if arguments.name == owner:
+        raise GatewayError(f"{owner!r} comes from .env: change GATEWAY_USER or GATEWAY_PASSWORD there and restart")
+    if arguments.action == "remove":
+        users.remove(path, arguments.name)
+        print(f"removed {arguments.name!r}")
+        return
+    check_users_file_reachable(path)
+    given = sys.stdin.readline().rstrip("\r\n") if arguments.password_stdin else None
+    password = users.add(path, arguments.name, given)
+    print(f"added {arguments.name!r}" + ("" if arguments.password_stdin else f" with the password {password}"))
+
+
+def main() -> int:
+    """Run one command; return 0, nginx's own status, or 2 with one line on stderr."""
+    arguments = _parser().parse_args()
+    try:
+        if arguments.command == "credentials":
+            print(credentials.ensure())
+            return 0
+        environ = dotenv.load()
+        if arguments.command == "users":
+            _users(arguments, environ)
+            return 0
+        if arguments.command == "run":
+            return run(settings.read(environ))
+        arguments.directory.mkdir(mode=0o700, parents=True)
+        print(render(settings.read(environ), arguments.directory.resolve(), nginx_binary()))
+    except (GatewayError, FileExistsError) as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
