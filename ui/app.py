@@ -5,6 +5,9 @@ from pathlib import Path
 
 import streamlit as st
 
+# A file of ours: for an icon by name the browser would ask a font server elsewhere.
+ICON = Path(__file__).resolve().parent / "icon.svg"
+
 
 def main() -> None:
     """Show the page that was asked for."""
@@ -14,12 +17,14 @@ def main() -> None:
     from ui import markup
     from ui.pages import look, model
 
-    st.set_page_config(page_title="Vitrine", page_icon=":material/frame_inspect:", layout="wide")
+    st.set_page_config(page_title="Vitrine", page_icon=str(ICON), layout="wide")
     st.html(markup.STYLE_SHEET)
+    # The paths differ from the names of the files: Streamlit would otherwise take the folder pages/ for its own older
+    # kind of pages when the first visitor after a start opens one of them directly, and run a module that shows nothing.
     page = st.navigation(
         [
-            st.Page(look.page, title="Look", icon=":material/visibility:", url_path="look", default=True),
-            st.Page(model.page, title="How to call it", icon=":material/terminal:", url_path="model"),
+            st.Page(look.page, title="Look", icon=":material/visibility:", url_path="home", default=True),
+            st.Page(model.page, title="How to call it", icon=":material/terminal:", url_path="call"),
         ],
         position="top",
     )

@@ -40,7 +40,7 @@ def verdict(predicted: str, true_label: str, classes: Sequence[str]) -> str:
     elif predicted == true_label:
         text, kind = f"✓ Right: the true label is {label}", "right"
     else:
-        text, kind = f"✗ Wrong: the true label is {label}", "wrong"
+        text, kind = f"✕ Wrong: the true label is {label}", "wrong"
     return f'<span class="vt-verdict vt-{kind}">{text}</span>'
 
 
@@ -56,28 +56,28 @@ def bars(scores: Sequence[Score]) -> str:
     return f'<ul class="vt-bars" aria-label="Most probable classes">{rows}</ul>'
 
 
-def scale(low: str, high: str, colours: Sequence[tuple[int, int, int]]) -> str:
-    """The legend of a map: its colours from low to high."""
-    steps = ",".join(f"rgb({r} {g} {b})" for r, g, b in colours)
+def scale(low: str, high: str, colours: npt.NDArray[np.uint8]) -> str:
+    """The legend of a map: its colours (n, 3) from low to high."""
+    steps = ",".join(f"rgb({r} {g} {b})" for r, g, b in colours.tolist())
     return (
         f'<div class="vt-scale"><span>{escape(low)}</span><i style="background:linear-gradient(90deg,{steps})"></i>'
         f"<span>{escape(high)}</span></div>"
     )
 
 
-def grid(values: npt.NDArray[np.float32], colours: npt.NDArray[np.uint8], caption: str) -> str:
+def grid(values: npt.NDArray[np.float32], colours: npt.NDArray[np.uint8], label: str) -> str:
     """The raw map as a table.
 
     Args:
         values: (h, w), in logit units.
         colours: (h, w, 3), uint8 background of each cell.
-        caption: what the numbers are.
+        label: what the numbers are, for screen readers.
     """
     rows = "".join(
         "<tr>" + "".join(_cell(value, colour) for value, colour in zip(*line, strict=True)) + "</tr>"
         for line in zip(values.tolist(), colours.tolist(), strict=True)
     )
-    return f'<table class="vt-grid"><caption>{escape(caption)}</caption><tbody>{rows}</tbody></table>'
+    return f'<table class="vt-grid" aria-label="{escape(label)}"><tbody>{rows}</tbody></table>'
 
 
 def _cell(value: float, colour: Sequence[int]) -> str:
@@ -116,7 +116,7 @@ def version_line(model: str, version: int, state: str, *, ready: bool) -> str:
 
 def advice_text(advice: Advice) -> str:
     """A problem as Markdown; its detail apart, so that it does not shout."""
-    return f"**{_plain(advice.title)}**  \n{_plain(advice.action)}"
+    return f"**{plain(advice.title)}**  \n{plain(advice.action)}"
 
 
 def gallery_style(samples: Sequence[Sample], chosen: int | None) -> str:
@@ -131,6 +131,6 @@ def gallery_style(samples: Sequence[Sample], chosen: int | None) -> str:
     return f"<style>{''.join(rules)}</style>"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text in which Markdown finds nothing to format: file names are strangers' words."""
     return "".join(f"\\{char}" if char in "\\`*_{}[]()<>#+-.!|~$:&" else char for char in text)

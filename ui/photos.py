@@ -16,7 +16,6 @@ MAX_SENT_PIXELS = 16_000_000
 MAX_OPENED_PIXELS = 120_000_000
 SENT_SIDE = 2048
 SHOWN_SIDE = 896
-CRISP_BELOW = 160
 SERVED_FORMATS = ("PNG", "JPEG", "GIF", "BMP")
 READ_FORMATS = (*SERVED_FORMATS, "WEBP")
 
@@ -127,12 +126,7 @@ def _sendable(raw: bytes, kind: str, upright: Image.Image) -> tuple[bytes, tuple
 
 
 def _shown(upright: Image.Image) -> Image.Image:
-    """The picture for the screen: large ones scaled down, tiny ones enlarged with their pixels left visible."""
     image = _flat(upright)
-    longest = max(image.size)
-    if longest <= CRISP_BELOW:
-        factor = max(1, 448 // longest)
-        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     image.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
     return image
 

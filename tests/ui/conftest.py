@@ -1,4 +1,4 @@
-"""A small real HTTP server that answers as TensorFlow Serving does, or fails as servers fail, and the page before it."""
+"""A small real HTTP server that answers as TensorFlow Serving does, or fails as servers fail, and a page before it."""
 
 import base64
 import hashlib
@@ -31,6 +31,8 @@ class FakeServing:
         predicts: the signature names that were asked, in order.
         without: signatures the model lacks.
         winner: the class id that wins; None leaves it to the bytes.
+        sent: every picture that came, in order.
+        classes: names by class id.
     """
 
     def __init__(self) -> None:
@@ -40,6 +42,7 @@ class FakeServing:
         self.without: set[str] = set()
         self.winner: int | None = None
         self.sent: list[bytes] = []
+        self.classes = list(CLASSES)
         self.port = 0
         self._server: ThreadingHTTPServer | None = None
         self.start()
@@ -74,18 +77,18 @@ class FakeServing:
         if signature == "classify":
             order = np.argsort(-rows, axis=1, kind="stable")
             return {
-                "classes": [[CLASSES[i] for i in line] for line in order],
+                "classes": [[self.classes[i] for i in line] for line in order],
                 "scores": np.take_along_axis(rows, order, 1).tolist(),
             }
         if signature == "preprocess":
             buffer = io.BytesIO()
             Image.new("L", (28, 28), 128).save(buffer, "PNG")
             view = {"b64": base64.b64encode(buffer.getvalue()).decode()}
-            return {"view_bytes": [view] * len(values), "box": [[0.0, -0.25, 1.0, 1.25]] * len(values)}
+            return {"view_bytes": [view] * len(values), "box": [[0.0, 0.0, 1.0, 1.0]] * len(values)}
         best = rows.argmax(1)
         answer: dict[str, object] = {
             "class_id": best.tolist(),
-            "class_name": [CLASSES[i] for i in best],
+            "class_name": [self.classes[i] for i in best],
             "probabilities": rows.tolist(),
         }
         if signature == "explain":

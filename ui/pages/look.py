@@ -6,9 +6,10 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from serving.client import ServingError
+from serving.client import ServingError, overlay
+from serving.client.colormaps import diverging, sequential
 from ui import advice as words
-from ui import drawing, gallery, markup, photos, service
+from ui import gallery, markup, photos, service
 from ui.advice import Advice
 from ui.photos import Picture
 from ui.service import Answer
@@ -108,7 +109,7 @@ def _show_advice(advice: Advice) -> None:
 
 def _show_failure(settings: Settings, advice: Advice) -> None:
     _show_advice(advice)
-    st.button("Try again", icon=":material/refresh:")
+    st.button("Try again", icon=":material/refresh:", key="retry")
     if advice.recovers:
         _wait_for_server(settings, time.monotonic())
 
@@ -175,47 +176,52 @@ def _controls(picture: Picture, answer: Answer) -> tuple[int, int, float]:
 
 
 def _pictures(picture: Picture, answer: Answer, class_id: int, other_id: int, opacity: float) -> None:
-    name = answer.classes[class_id]
-    seen, model_sees, evidence = st.columns(3, gap="medium")
-    seen.image(picture.shown, caption="The picture", alt=f"The picture: {picture.name}", width="stretch")
+    layout = overlay.lay_out(picture.shown, None if answer.view is None else answer.view.box)
+    whole, evidence, view = st.columns(3, gap="medium")
+    whole.image(layout.image, caption="The picture", alt=f"The picture: {picture.name}", width="stretch")
+    with evidence:
+        if other_id == NO_CONTRAST:
+            _evidence(layout, answer, class_id, opacity)
+        else:
+            _contrast(layout, answer, class_id, other_id, opacity)
     if answer.view is not None:
         height, width = answer.view.image.shape[:2]
-        model_sees.image(
-            _crisp(answer.view.image),
+        view.image(
+            overlay.lay_out(Image.fromarray(answer.view.image)).image,
             caption=f"What the model sees, {width} x {height} pixels",
             alt="The picture after trimming and scaling, as the model sees it",
             width="stretch",
         )
-    box = answer.view.box if answer.view is not None else None
-    if other_id == NO_CONTRAST:
-        cam = answer.explanation.cam(class_id)
-        drawn = drawing.evidence(picture.shown, cam, box, opacity)
-        caption = f"Evidence for {name}"
-        legend = markup.scale("little", "much", drawing.evidence_colours())
-        alt = f"The picture with the places that speak for {name} in colour"
-    else:
-        other = answer.classes[other_id]
-        cam = answer.explanation.contrast(class_id, other_id)
-        drawn = drawing.contrast(picture.shown, cam, box, opacity)
-        caption = f"Evidence for {name} rather than {other}"
-        legend = markup.scale(other, name, drawing.contrast_colours())
-        alt = f"The picture with the places that speak for {name} in one colour, for {other} in another"
-    with evidence:
-        st.image(drawn, caption=caption, alt=alt, width="stretch")
-        if np.any(cam):
-            st.html(legend)
-    if not np.any(cam):
-        _say_empty(name, contrast=other_id != NO_CONTRAST)
 
 
-def _say_empty(name: str, *, contrast: bool) -> None:
-    if contrast:
-        st.info("No difference: the evidence for both classes is the same everywhere.", icon=":material/info:")
+def _evidence(layout: overlay.Layout, answer: Answer, class_id: int, opacity: float) -> None:
+    name = answer.classes[class_id]
+    cam = answer.explanation.cam(class_id)
+    if not overlay.has_evidence(cam):
+        st.info(
+            f"**No positive evidence for this class.** Nothing in the picture speaks for {markup.plain(name)}, "
+            "so there is no map to show.",
+            icon=":material/info:",
+        )
         return
-    st.info(
-        f"No positive evidence for this class: nothing in the picture speaks for {name}, so there is no map to show.",
-        icon=":material/info:",
+    st.image(
+        overlay.paint(layout, cam, opacity=opacity),
+        caption=f"Evidence for {markup.plain(name)}",
+        alt=f"The picture with the places that speak for {name} in colour",
+        width="stretch",
     )
+    st.html(markup.scale("little", "much", sequential(np.linspace(0, 1, 9))))
+
+
+def _contrast(layout: overlay.Layout, answer: Answer, class_id: int, other_id: int, opacity: float) -> None:
+    name, other = answer.classes[class_id], answer.classes[other_id]
+    st.image(
+        overlay.paint_contrast(layout, answer.explanation.contrast(class_id, other_id), opacity=opacity),
+        caption=f"Evidence for {markup.plain(name)} rather than {markup.plain(other)}",
+        alt=f"The picture with the places that speak for {name} in orange and for {other} in purple",
+        width="stretch",
+    )
+    st.html(markup.scale(other, name, diverging(np.linspace(-0.7, 0.7, 9))))
 
 
 def _raw_numbers(answer: Answer, class_id: int, other_id: int) -> None:
@@ -228,15 +234,9 @@ def _raw_numbers(answer: Answer, class_id: int, other_id: int) -> None:
         values = explanation.contrast(class_id, other_id)
         meaning = f"{name} minus {answer.classes[other_id]}, in logit units."
     height, width = values.shape
-    st.html(markup.grid(values, drawing.signed_colours(values), meaning))
+    strongest = float(np.abs(values).max()) or 1.0
+    st.html(markup.grid(values, diverging(values / strongest), meaning))
     st.caption(
-        f"Grad-CAM on a grid of {height} x {width} cells, laid over the square that the model sees. "
-        "The picture shows it smoothed; no detail finer than a cell is meant."
+        f"{markup.plain(meaning)} Grad-CAM on a grid of {height} x {width} cells, "
+        "laid over the square that the model sees. The picture shows it smoothed; no detail finer than a cell is meant."
     )
-
-
-def _crisp(view: np.ndarray) -> Image.Image:
-    """A small picture enlarged with its pixels left visible."""
-    image = Image.fromarray(view)
-    factor = max(1, 448 // max(image.size))
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
