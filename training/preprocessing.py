@@ -1,0 +1,248 @@
+"""From what a person has (a photo, a shop picture, a test image) to what the model was trained on: in the served graph.
+
+Fashion-MNIST was made from shop pictures: background removed, trimmed, longest edge to 28 pixels, centred, negated,
+grey (Xiao et al., 2017, https://arxiv.org/abs/1708.07747, figure 1). The same is done here to any picture. An image that is
+28x28 grey already goes only through the polarity, so that the official test set is left as it is.
+
+Everything is TensorFlow ops on one image, mapped over the batch: it becomes part of the SavedModel.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+SIZE = 28  # pixels, height and width of a Fashion-MNIST image
+MAX_PIXELS = 16_000_000
+WORKING_SIZE = 256  # pixels; larger pictures are first brought down to this, which also averages noise away
+FUZZ = 0.10  # how far from the background (fraction of 255) a pixel must be to belong to the object
+ROW_SHARE = 0.02  # fraction of a row's pixels that must belong to the object for the row to be kept
+FORMATS = "PNG, JPEG, GIF or BMP"
+
+
+def decode(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Decodes one encoded image, upright and over white.
+
+    Args:
+        image_bytes: string (), a PNG, JPEG, GIF (first frame) or BMP.
+
+    Returns:
+        uint8 (H, W, 3), 0..255.
+
+    Raises (when run):
+        InvalidArgumentError: empty, undecodable, or more than 16 megapixels by its header.
+    """
+    size = tf.strings.length(image_bytes)
+    header = tf.cast(tf.io.decode_raw(tf.strings.substr(image_bytes, 0, 32), tf.uint8, fixed_length=None), tf.int32)
+    kind = _kind(image_bytes)
+    with tf.control_dependencies(
+        [
+            tf.debugging.Assert(size > 0, ["image_bytes: expected an encoded image, got zero bytes"]),
+            tf.debugging.Assert(
+                kind >= 0, [f"image_bytes: expected an encoded {FORMATS} image, got", size, "bytes of something else"]
+            ),
+        ]
+    ):
+        kind = tf.identity(kind)
+
+    def png():
+        height, width = _big_endian(header, 20), _big_endian(header, 16)
+        with _size_checked(height, width):
+            rgba = tf.cast(tf.io.decode_png(image_bytes, channels=4), tf.float32)
+        alpha = rgba[..., 3:] / 255.0
+        return tf.cast(tf.round(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
+
+    def jpeg():
+        shape = tf.image.extract_jpeg_shape(image_bytes)
+        with _size_checked(shape[0], shape[1]):
+            return _upright(tf.io.decode_jpeg(image_bytes, channels=3), _exif_orientation(image_bytes))
+
+    def gif():
+        frame = _first_frame(image_bytes)
+        return tf.io.decode_image(frame, channels=3, expand_animations=False)
+
+    def bmp():
+        height, width = tf.abs(_little_endian(header, 22)), _little_endian(header, 18)
+        with _size_checked(height, width):
+            image = tf.io.decode_bmp(image_bytes)  # (H, W, 1, 3 or 4)
+        return tf.cond(tf.shape(image)[2] == 1, lambda: tf.repeat(image[..., :1], 3, axis=2), lambda: image[..., :3])
+
+    image = tf.switch_case(kind, [png, jpeg, gif, bmp])
+    image.set_shape((None, None, 3))
+    return image
+
+
+def to_view(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """What the model sees of one picture.
+
+    Args:
+        image: uint8 or float32 (H, W, 3), 0..255.
+
+    Returns:
+        view: float32 (28, 28), whole numbers 0..255, the object light on black.
+        box: float32 (4,), ymin, xmin, ymax, xmax: the square of the picture that the view shows, as fractions of the
+            picture's height and width. It may reach outside 0..1, where the view is padded.
+    """
+    shape = tf.shape(image)
+    low, high = tf.reduce_min(image, axis=-1), tf.reduce_max(image, axis=-1)
+    native = (shape[0] == SIZE) & (shape[1] == SIZE) & tf.reduce_all(low == high)
+    whole = tf.constant([0.0, 0.0, 1.0, 1.0])
+    view, box = tf.cond(native, lambda: (polarised(_grey(image)), whole), lambda: _converted(image))
+    return tf.ensure_shape(view, (SIZE, SIZE)), tf.ensure_shape(box, (4,))
+
+
+def polarised(grey: tf.Tensor) -> tf.Tensor:
+    """Light object on dark ground: negates an image (H, W), 0..255, whose border's median is above 127."""
+    return tf.where(_median(_border(grey)) > 127.0, 255.0 - grey, grey)
+
+
+def _converted(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    shape = tf.cast(tf.shape(image)[:2], tf.float32)
+    scale = tf.minimum(1.0, WORKING_SIZE / tf.reduce_max(shape))
+    working = tf.maximum(tf.cast(tf.round(shape * scale), tf.int32), 1)
+    small = tf.cond(
+        scale < 1.0,
+        lambda: tf.image.resize(image, working, antialias=True),
+        lambda: tf.cast(image, tf.float32),
+    )
+    grey = polarised(_grey(small))
+    background = _median(_border(grey))
+    grey = tf.maximum(grey - background, 0.0) * 255.0 / (255.0 - background)  # the border's median is at most 127 here
+    top, bottom = _extent(grey, axis=1)
+    left, right = _extent(grey, axis=0)
+    cropped = grey[top:bottom, left:right]
+    height, width = bottom - top, right - left
+    side = tf.maximum(height, width)
+    pad_y, pad_x = (side - height) // 2, (side - width) // 2
+    square = tf.image.pad_to_bounding_box(cropped[..., None], pad_y, pad_x, side, side)
+    view = tf.image.resize(square, (SIZE, SIZE), antialias=True)[..., 0]
+    corners = tf.cast(tf.stack([top - pad_y, left - pad_x, top - pad_y + side, left - pad_x + side]), tf.float32)
+    box = corners / tf.cast(tf.tile(working, [2]), tf.float32)
+    return tf.clip_by_value(tf.round(view), 0.0, 255.0), box
+
+
+def _grey(image: tf.Tensor) -> tf.Tensor:
+    """ITU-R 601 luma, rounded, so that a grey image keeps its values exactly."""
+    return tf.round(tf.tensordot(tf.cast(image, tf.float32), tf.constant([0.299, 0.587, 0.114]), axes=1))
+
+
+def _border(grey: tf.Tensor) -> tf.Tensor:
+    return tf.concat([grey[0], grey[-1], grey[:, 0], grey[:, -1]], axis=0)
+
+
+def _median(values: tf.Tensor) -> tf.Tensor:
+    return tf.sort(values)[tf.shape(values)[0] // 2]
+
+
+def _extent(grey: tf.Tensor, axis: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """First and last + 1 index of the rows (axis=1) or columns (axis=0) that hold the object; all if none does."""
+    share = tf.reduce_mean(tf.cast(grey > FUZZ * 255.0, tf.float32), axis=axis)
+    kept = tf.cast(tf.where(share > ROW_SHARE)[:, 0], tf.int32)
+    length = tf.shape(share)[0]
+    found = tf.shape(kept)[0] > 0
+    return tf.cond(found, lambda: (kept[0], kept[-1] + 1), lambda: (tf.constant(0), length))
+
+
+def _kind(image_bytes: tf.Tensor) -> tf.Tensor:
+    """0 PNG, 1 JPEG, 2 GIF, 3 BMP, -1 anything else, by the first bytes."""
+    magics = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM")
+    kind = tf.constant(-1)
+    for number, magic in enumerate(magics):
+        kind = tf.where(tf.strings.substr(image_bytes, 0, len(magic)) == magic, number, kind)
+    return kind
+
+
+def _size_checked(height: tf.Tensor, width: tf.Tensor):
+    # int64: the header of a bomb may claim 2^31 x 2^31
+    pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
+    sane = (height > 0) & (width > 0) & (pixels <= MAX_PIXELS)
+    message = f"image_bytes: expected an image of 1 to {MAX_PIXELS} pixels, got height and width"
+    return tf.control_dependencies([tf.debugging.Assert(sane, [message, height, width])])
+
+
+def _big_endian(header: tf.Tensor, at: int) -> tf.Tensor:
+    return tf.reduce_sum(_bytes_at(header, at) * tf.constant([1 << 24, 1 << 16, 1 << 8, 1]))
+
+
+def _little_endian(header: tf.Tensor, at: int) -> tf.Tensor:
+    return tf.reduce_sum(_bytes_at(header, at) * tf.constant([1, 1 << 8, 1 << 16, 1 << 24]))
+
+
+def _bytes_at(header: tf.Tensor, at: int) -> tf.Tensor:
+    """Four bytes; zeros where the file is too short, which then fails the check of its size."""
+    return tf.concat([header, tf.zeros([32], tf.int32)], axis=0)[at : at + 4]
+
+
+def _first_frame(gif: tf.Tensor) -> tf.Tensor:
+    """A GIF cut after its first frame: the decoder unpacks all frames, which would let a small file fill the memory.
+
+    Blocks are walked as the format says (GIF89a, https://www.w3.org/Graphics/GIF/spec-gif89a.txt).
+    """
+    data = tf.cast(tf.io.decode_raw(gif, tf.uint8), tf.int32)
+    data = tf.concat([data, tf.zeros([16], tf.int32)], axis=0)  # a truncated file reads zeros, which end every walk
+    length = tf.strings.length(gif)
+
+    def color_table(packed):
+        return tf.where(packed >= 128, 3 * tf.bitwise.left_shift(2, tf.bitwise.bitwise_and(packed, 7)), 0)
+
+    def skip_sub_blocks(at):
+        end = tf.while_loop(
+            lambda at: (at < length) & (data[tf.minimum(at, length)] > 0),
+            lambda at: [at + 1 + data[at]],
+            [at],
+        )[0]
+        return tf.minimum(end + 1, length)
+
+    at = tf.minimum(13 + color_table(data[10]), length)
+    extension, image_descriptor = 0x21, 0x2C
+    at = tf.while_loop(lambda at: data[at] == extension, lambda at: [skip_sub_blocks(at + 2)], [at])[0]
+    width, height = data[at + 5] + 256 * data[at + 6], data[at + 7] + 256 * data[at + 8]
+    screen_width, screen_height = data[6] + 256 * data[7], data[8] + 256 * data[9]
+    is_image = tf.debugging.Assert(
+        data[at] == image_descriptor, ["image_bytes: expected a GIF with a frame, got a truncated or empty one"]
+    )
+    with tf.control_dependencies([is_image]), _size_checked(height, width), _size_checked(screen_height, screen_width):
+        end = skip_sub_blocks(tf.minimum(at + 10 + color_table(data[at + 9]) + 1, length))
+    return tf.strings.substr(gif, 0, end) + b"\x3b"  # the trailer
+
+
+def _exif_orientation(jpeg: tf.Tensor) -> tf.Tensor:
+    """The EXIF orientation of a JPEG, 1..8; 1 (upright) if it says nothing.
+
+    The tag 0x0112 is a SHORT with one value: twelve fixed bytes in either byte order, looked for in the first 64 KiB
+    after the mark "Exif" (EXIF 2.32, 4.6.2).
+    """
+    head = tf.strings.substr(jpeg, 0, 65536)
+    data = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32)
+    data = tf.concat([data, tf.zeros([16], tf.int32)], axis=0)
+
+    def positions(pattern: bytes) -> tf.Tensor:
+        count = tf.shape(data)[0] - len(pattern)
+        hit = tf.ones([count], tf.bool)
+        for offset, byte in enumerate(pattern):
+            hit &= data[offset : offset + count] == byte
+        return tf.cast(tf.where(hit)[:, 0], tf.int32)
+
+    def value(pattern: bytes, at: int) -> tf.Tensor:
+        found = positions(pattern)
+        return tf.cond(tf.shape(found)[0] > 0, lambda: data[found[0] + at], lambda: tf.constant(1))
+
+    def read():
+        little = value(b"\x12\x01\x03\x00\x01\x00\x00\x00", 8)
+        big = value(b"\x01\x12\x00\x03\x00\x00\x00\x01", 9)
+        orientation = tf.where(little == 1, big, little)
+        return tf.where((orientation >= 1) & (orientation <= 8), orientation, 1)
+
+    # most files have no EXIF: one look at the usual place, the first segment, spares them the search
+    mark = tf.strings.substr(tf.strings.join([head, "\0" * 16]), 6, 4)
+    second = tf.strings.substr(tf.strings.join([head, "\0" * 32]), 24, 4)  # after a JFIF segment of 18 bytes
+    return tf.cond((mark == b"Exif") | (second == b"Exif"), read, lambda: tf.constant(1))
+
+
+def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Undoes an EXIF orientation."""
+    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+    # after the transposition of 5..8: 2, 3, 6, 7 are mirrored left-right, 3, 4, 7, 8 upside down
+    mirror = tf.reduce_any(orientation == tf.constant([2, 3, 6, 7]))
+    flip = tf.reduce_any(orientation == tf.constant([3, 4, 7, 8]))
+    image = tf.cond(mirror, lambda: image[:, ::-1], lambda: image)
+    return tf.cond(flip, lambda: image[::-1], lambda: image)
