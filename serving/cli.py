@@ -1,0 +1,176 @@
+"""Ask a served model from the command line.
+
+    python -m serving predict shirt.png boot.jpg --top 3
+    python -m serving explain shirt.png -o overlay.png --contrast Shirt
+    python -m serving status --json
+    python -m serving up
+
+The password comes from GATEWAY_PASSWORD or from the .env beside it, never from the command line, where others see it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from serving.client import (
+    DeadlineExceeded,
+    InvalidArgument,
+    InvalidInput,
+    NotFound,
+    PayloadTooLarge,
+    PermissionDenied,
+    ServerUnavailable,
+    ServingClient,
+    ServingError,
+    Unauthenticated,
+)
+from serving.client.base import BaseClient
+from serving.client.environment import Connection, connection
+from serving.commands import FAILED, UsageError, explain, predict, status
+
+USAGE, BAD_IMAGE, REFUSED, UNREACHABLE, UNKNOWN_MODEL = range(2, 7)
+
+EXIT_CODES = """exit codes:
+  0  answered
+  1  the server failed, or answered something unexpected
+  2  wrong usage
+  3  an image is missing, unreadable, too large, or was refused by the server
+  4  user or password missing, wrong, or not allowed
+  5  the server cannot be reached or did not answer in time
+  6  no such model or version"""
+
+_EXIT_BY_ERROR: tuple[tuple[type[ServingError], int], ...] = (
+    (InvalidInput, BAD_IMAGE),
+    (PayloadTooLarge, BAD_IMAGE),
+    (Unauthenticated, REFUSED),
+    (PermissionDenied, REFUSED),
+    (ServerUnavailable, UNREACHABLE),
+    (DeadlineExceeded, UNREACHABLE),
+    (NotFound, UNKNOWN_MODEL),
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command and give its exit code."""
+    if argv[:1] == ["up"]:
+        return _up(list(argv[1:]))
+    options = _parser().parse_args(argv)
+    try:
+        with _client(options) as client:
+            command: Callable[[BaseClient, argparse.Namespace], int] = options.run
+            return command(client, options)
+    except (UsageError, ValueError) as error:
+        code = BAD_IMAGE if isinstance(error, InvalidInput) else USAGE
+        return _failed(error, code)
+    except InvalidArgument as error:
+        return _failed(error, FAILED if error.index is None else BAD_IMAGE)
+    except ServingError as error:
+        return _failed(error, next((code for kind, code in _EXIT_BY_ERROR if isinstance(error, kind)), FAILED))
+    except (ImportError, OSError) as error:
+        return _failed(error, FAILED)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _up(argv: list[str]) -> int:
+    from serving import up  # the runner: loaded for this command only
+
+    return int(up.main(argv))
+
+
+def _failed(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="machine-readable answer on standard output")
+    common.add_argument("--url", help="gateway or model server (default SERVING_URL, else http://127.0.0.1:8080)")
+    common.add_argument("--user", help="user (default GATEWAY_USER); the password comes from GATEWAY_PASSWORD or .env")
+    common.add_argument("--model", help="name of the model (default MODEL_NAME, else fashion_mnist)")
+    which = common.add_mutually_exclusive_group()
+    which.add_argument("--version", type=int, metavar="N", help="ask this version (default the latest)")
+    which.add_argument("--label", help="ask the version behind this label")
+    common.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds to wait for an answer (10)")
+    common.add_argument("--cacert", metavar="FILE", help="certificate of a private CA, for https")
+    common.add_argument("--grpc", action="store_true", help="ask over gRPC instead of REST, same URL")
+
+    parser = argparse.ArgumentParser(
+        prog="python -m serving",
+        description="Ask a served image model.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    asks = _command(commands, "predict", predict, "say what is on images", common)
+    asks.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG, GIF or BMP")
+    asks.add_argument("--top", type=_positive, default=3, metavar="K", help="how many classes to list (3)")
+
+    draws = _command(commands, "explain", explain, "draw where the evidence for a class lies", common)
+    draws.add_argument("image", metavar="IMAGE", help="PNG, JPEG, GIF or BMP")
+    draws.add_argument("-o", "--output", default="overlay.png", metavar="FILE", help="picture to write (overlay.png)")
+    draws.add_argument("--class", dest="target", metavar="NAME|ID", help="class to explain (default the predicted)")
+    draws.add_argument("--contrast", metavar="NAME|ID", help="show why the class rather than this one")
+    draws.add_argument("--alpha", type=_fraction, metavar="A", help="opacity of the map, 0..1 (0.6, contrast 0.8)")
+
+    _command(commands, "status", status, "list the model's versions and their states", common)
+    commands.add_parser("up", help="start model server, gateway and page (see `up --help`)", add_help=False)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[..., int], text: str, common: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text.capitalize() + ".",
+        parents=[common],
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return value
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected 0..1, got {text}")
+    return value
+
+
+def _client(options: argparse.Namespace) -> BaseClient:
+    checkout = Path(__file__).resolve().parents[1]
+    where: Connection = connection(
+        os.environ, [Path.cwd(), checkout], url=options.url, user=options.user, model=options.model
+    )
+    if options.cacert is not None and not Path(options.cacert).is_file():
+        raise UsageError(f"--cacert {options.cacert}: no such file")
+    kind: Callable[..., BaseClient] = ServingClient
+    if options.grpc:
+        from serving.client.grpc import GrpcServingClient  # an extra: may not be installed
+
+        kind = GrpcServingClient
+    return kind(
+        where.url,
+        where.user,
+        where.password,
+        model=where.model,
+        version=options.version,
+        label=options.label,
+        timeout_s=options.timeout,
+        verify=options.cacert or True,
+    )

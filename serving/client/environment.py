@@ -1,0 +1,82 @@
+"""Where to send requests and as whom: options, then the environment, then the `.env` that the gateway wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from serving.client.transport import is_loopback
+
+DEFAULT_PORT = "8080"
+DEFAULT_MODEL = "fashion_mnist"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Address, credentials and model of a call."""
+
+    url: str
+    user: str | None
+    password: str | None = field(repr=False)
+    model: str
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Variables of a `.env`: NAME=value a line, with or without quotes; `#` starts a comment line. Absent: none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    variables = {}
+    for line in lines:
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if equals and not name.startswith("#"):
+            value = value.strip()
+            quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
+            variables[name.strip()] = value[1:-1] if quoted else value
+    return variables
+
+
+def connection(
+    environment: Mapping[str, str],
+    folders: Sequence[Path],
+    *,
+    url: str | None = None,
+    user: str | None = None,
+    model: str | None = None,
+) -> Connection:
+    """Settle address, credentials and model.
+
+    Args:
+        environment: SERVING_URL, GATEWAY_PORT, GATEWAY_USER, GATEWAY_PASSWORD, MODEL_NAME; empty counts as unset.
+        folders: where a `.env` may lie; the first that has one counts.
+        url, user, model: what was asked for; None leaves it to the environment.
+
+    Returns:
+        The connection, without credentials where there is no password and no user was asked for. The `.env`'s password
+        goes to this machine or to the `.env`'s own SERVING_URL only: another address needs GATEWAY_PASSWORD.
+
+    Raises:
+        ValueError: a user was asked for and there is no password.
+    """
+    file = next((found for folder in folders if (found := read_env_file(folder / ".env"))), {})
+
+    def setting(name: str) -> str | None:
+        return environment.get(name) or file.get(name) or None
+
+    address = url or setting("SERVING_URL") or f"http://127.0.0.1:{setting('GATEWAY_PORT') or DEFAULT_PORT}"
+    password = environment.get("GATEWAY_PASSWORD") or None
+    if password is None and _belongs_to(address, file):
+        password = file.get("GATEWAY_PASSWORD") or None
+    if password is None and user is not None:
+        raise ValueError(f"no password for user {user}: set GATEWAY_PASSWORD, or run where the gateway's .env is")
+    name = user or setting("GATEWAY_USER")
+    if name is None or password is None:
+        name = password = None
+    return Connection(address, name, password, model or setting("MODEL_NAME") or DEFAULT_MODEL)
+
+
+def _belongs_to(url: str, file: Mapping[str, str]) -> bool:
+    return is_loopback(url) or urlsplit(url).netloc == urlsplit(file.get("SERVING_URL", "")).netloc
