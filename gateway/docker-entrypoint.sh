@@ -1,0 +1,53 @@
+#!/bin/sh
+# Renders the same templates as `python -m gateway run`, in the official nginx image, which has no Python.
+set -eu
+umask 077
+
+fail() { echo "gateway: $1" >&2; exit 2; }
+
+: "${GATEWAY_USER:=vitrine}" "${GATEWAY_BIND:=0.0.0.0}" "${GATEWAY_PORT:=8080}" "${GATEWAY_TLS_PORT:=8443}"
+: "${SERVING_HOST:=serving}" "${SERVING_GRPC_PORT:=8500}" "${SERVING_REST_PORT:=8501}"
+: "${UI_HOST:=ui}" "${UI_PORT:=8502}" "${TLS_CERT:=}" "${TLS_KEY:=}" "${RUN_DIR:=/run/gateway}"
+: "${GATEWAY_WORKERS:=auto}" "${GATEWAY_TIMEOUT_S:=60}" "${GATEWAY_MAX_CONNECTIONS:=2000}"
+
+[ "${#GATEWAY_PASSWORD}" -ge 12 ] 2>/dev/null ||
+    fail "GATEWAY_PASSWORD is missing or shorter than 12 characters: run \`python -m gateway credentials\` first"
+case "$GATEWAY_USER" in *[!A-Za-z0-9._@-]*) fail "GATEWAY_USER may hold letters, digits and . _ @ - only" ;; esac
+case "${GATEWAY_ACCESS_LOG:=all}" in
+    all) LOG_ERRORS=1 LOG_ALL=1 ;;
+    errors) LOG_ERRORS=1 LOG_ALL=0 ;;
+    off) LOG_ERRORS=0 LOG_ALL=0 ;;
+    *) fail "GATEWAY_ACCESS_LOG=$GATEWAY_ACCESS_LOG: expected all, errors or off" ;;
+esac
+[ -n "${GATEWAY_COOKIE_SECRET:-}" ] || GATEWAY_COOKIE_SECRET=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
+
+# Compose's DNS (127.0.0.11) or the cluster's: a service that comes back elsewhere is found again.
+RESOLVER=$(awk '$1 == "nameserver" { print index($2, ":") ? "[" $2 "]" : $2; exit }' /etc/resolv.conf)
+[ -n "$RESOLVER" ] || fail "no nameserver in /etc/resolv.conf"
+
+rm -rf "${RUN_DIR:?}"/*
+mkdir -p "$RUN_DIR/main.d" "$RUN_DIR/server.d" "$RUN_DIR/empty"
+cp /etc/gateway/conf/* "$RUN_DIR"
+printf '%s' "$GATEWAY_PASSWORD" | openssl passwd -apr1 -stdin | sed "s|^|$GATEWAY_USER:|" > "$RUN_DIR/htpasswd"
+
+# Further users, when the host's folder is mounted and has the file; changes there count at once.
+: "${GATEWAY_USERS_FILE:=/etc/gateway/users/htpasswd}"
+USERS_FILE=$GATEWAY_USERS_FILE
+[ -r "$USERS_FILE" ] || USERS_FILE=$RUN_DIR/htpasswd
+
+nginx -e stderr -V 2>&1 | grep -q -- --add-module=njs ||
+    echo "load_module /usr/lib/nginx/modules/ngx_http_js_module.so;" > "$RUN_DIR/main.d/njs.conf"
+
+export GATEWAY_USER GATEWAY_BIND GATEWAY_PORT GATEWAY_TLS_PORT GATEWAY_WORKERS GATEWAY_TIMEOUT_S GATEWAY_MAX_CONNECTIONS \
+    SERVING_HOST SERVING_GRPC_PORT SERVING_REST_PORT UI_HOST UI_PORT TLS_CERT TLS_KEY RUN_DIR RESOLVER USERS_FILE \
+    LOG_ERRORS LOG_ALL GATEWAY_COOKIE_SECRET
+fill() { envsubst "$(grep -o '\${[A-Z_]*}' "$1" | sort -u | tr '\n' ' ')" < "$1"; }
+fill /etc/gateway/nginx.conf.template > "$RUN_DIR/nginx.conf"
+if [ -n "$TLS_CERT$TLS_KEY" ]; then
+    { [ -r "$TLS_CERT" ] && [ -r "$TLS_KEY" ]; } || fail "TLS needs both TLS_CERT and TLS_KEY, readable for user $(id -u)"
+    fill /etc/gateway/tls.conf.template > "$RUN_DIR/server.d/tls.conf"
+fi
+
+ulimit -n "$(ulimit -Hn)"       # two files a proxied connection
+unset GATEWAY_PASSWORD
+exec nginx -e stderr -p "$RUN_DIR" -c "$RUN_DIR/nginx.conf"
