@@ -1,0 +1,74 @@
+"""Serve SavedModels as tensorflow_model_server does.
+
+    python -m serving.embedded --model_name=fashion_mnist --model_base_path=serving/models/fashion_mnist \
+        --port=8500 --rest_api_port=8501
+
+Ends with 0 after SIGTERM or SIGINT, with 2 for a wrong command line, with 1 where it cannot serve.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from serving.embedded import flags, setup
+from serving.embedded.errors import ServingError
+
+
+def main() -> int:
+    """Run the server; returns the exit code."""
+    try:
+        parsed = flags.parse(sys.argv[1:])
+    except flags.HelpRequested:
+        print(flags.usage())
+        return 0
+    except flags.FlagError as error:
+        return _fail(str(error), 2)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)  # until the server is up and ends gracefully
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s", stream=sys.stderr)
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        prepared = setup.prepare(parsed)
+        _import_tensorflow()
+        import uvloop
+
+        from serving.embedded.server import ModelServer  # not at the top: TensorFlow takes seconds to import
+
+        # No asyncio.Runner: its end waits for threads that may still be loading.
+        uvloop.new_event_loop().run_until_complete(ModelServer(parsed, prepared).run())
+    except (ServingError, OSError) as error:
+        return _fail(str(error), 1)
+    return 0
+
+
+def _import_tensorflow() -> None:
+    """Import TensorFlow without Keras, which nothing here needs and which takes half of the time."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: a warning for each bad request says nothing new
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    hidden = sys.modules.setdefault("keras", None)  # type: ignore[arg-type]  # None: as if it were not installed
+    import tensorflow  # noqa: F401
+
+    if hidden is None:
+        del sys.modules["keras"]
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # deprecation notes of the TF1 loader
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    os._exit(0)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"Failed to start server. Error: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    result = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(result)  # threads that still load or poll must not hold up the end

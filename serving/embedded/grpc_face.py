@@ -1,0 +1,308 @@
+"""The gRPC face: PredictionService, ModelService, and grpc.health.v1.Health where it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+from google.protobuf.message import Message
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+    regression_pb2,
+)
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+
+from serving.embedded import examples, inference, messages, metrics, model_config
+from serving.embedded.errors import Code, ServingError, from_exception, grpc_message, invalid_argument
+from serving.embedded.inference import Classification
+from serving.embedded.proto_tensors import from_proto, to_proto
+from serving.embedded.versions import VersionManager
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+Context = grpc.aio.ServicerContext
+_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}
+
+
+def server(manager: VersionManager, executor: Executor, as_content: bool, health: bool) -> grpc.aio.Server:
+    """Make the server, without ports. No limit on message sizes; a port that is taken is an error."""
+    options = [
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.so_reuseport", 0),
+    ]
+    made = grpc.aio.server(options=options)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        PredictionService(manager, executor, as_content), made
+    )
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(manager), made)
+    if health:
+        made.add_generic_rpc_handlers((_health_handler(),))
+    return made
+
+
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Predict, Classify, Regress, MultiInference, GetModelMetadata."""
+
+    def __init__(self, manager: VersionManager, executor: Executor, as_content: bool) -> None:
+        self._manager = manager
+        self._executor = executor
+        self._as_content = as_content
+
+    async def Predict(self, request: predict_pb2.PredictRequest, context: Context) -> predict_pb2.PredictResponse:  # noqa: N802
+        """Run any signature."""
+        return await self._infer("Predict", self._predict, request, context, request.model_spec.name)
+
+    async def Classify(  # noqa: N802
+        self, request: classification_pb2.ClassificationRequest, context: Context
+    ) -> classification_pb2.ClassificationResponse:
+        """Run a signature with "classes" and "scores" on tf.Examples."""
+        return await self._infer("Classify", self._classify, request, context, request.model_spec.name)
+
+    async def Regress(  # noqa: N802
+        self, request: regression_pb2.RegressionRequest, context: Context
+    ) -> regression_pb2.RegressionResponse:
+        """Run a signature with one number for each tf.Example."""
+        return await self._infer("Regress", self._regress, request, context, request.model_spec.name)
+
+    async def MultiInference(  # noqa: N802
+        self, request: inference_pb2.MultiInferenceRequest, context: Context
+    ) -> inference_pb2.MultiInferenceResponse:
+        """Run several signatures on the same tf.Examples."""
+        return await self._infer("", self._multi_infer, request, context, "")
+
+    async def GetModelMetadata(  # noqa: N802
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: Context
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        """Return the signatures of a version."""
+        return await _answer(context, lambda: self._metadata(request))
+
+    async def _infer(
+        self, api: str, work: Callable[[Any, int | None], Answer], request: Any, context: Context, model: str
+    ) -> Answer:
+        """Do the work in a worker thread, within the client's deadline, and count it."""
+        start = time.perf_counter()
+        remaining = context.time_remaining()
+        timeout_ms = None if remaining is None else int(remaining * 1000)
+        try:
+            loop = asyncio.get_running_loop()
+            answer = await loop.run_in_executor(self._executor, work, request, timeout_ms)
+        except Exception as error:
+            failure = from_exception(error)
+            if api:
+                metrics.count_request(model, failure.code.name)
+            return await _abort(context, error)
+        if api:
+            metrics.count_request(model, Code.OK.name)
+            metrics.request_latency(model, api, "GRPC", time.perf_counter() - start)
+        return answer
+
+    def _predict(self, request: predict_pb2.PredictRequest, timeout_ms: int | None) -> predict_pb2.PredictResponse:
+        _check_spec(request)
+        name = request.model_spec.signature_name or inference.DEFAULT_SIGNATURE
+        with _use(self._manager, request.model_spec) as model:
+            inference.find_predict_signature(model, name)
+            inputs = {alias: _tensor(alias, proto) for alias, proto in request.inputs.items()}
+            outputs = inference.predict(model, name, inputs, request.output_filter, timeout_ms)
+        response = predict_pb2.PredictResponse(model_spec=messages.model_spec(model.name, model.version, name))
+        for alias, tensor in outputs.items():
+            to_proto(tensor, self._as_content, response.outputs[alias])
+        return response
+
+    def _classify(
+        self, request: classification_pb2.ClassificationRequest, timeout_ms: int | None
+    ) -> classification_pb2.ClassificationResponse:
+        _check_spec(request)
+        name = request.model_spec.signature_name or inference.DEFAULT_SIGNATURE
+        with _use(self._manager, request.model_spec) as model:
+            found = inference.classify(model, name, examples.from_input(request.input), timeout_ms)
+        response = classification_pb2.ClassificationResponse(
+            model_spec=messages.model_spec(model.name, model.version, name)
+        )
+        _fill_classification(response.result, found)
+        return response
+
+    def _regress(
+        self, request: regression_pb2.RegressionRequest, timeout_ms: int | None
+    ) -> regression_pb2.RegressionResponse:
+        _check_spec(request)
+        name = request.model_spec.signature_name or inference.DEFAULT_SIGNATURE
+        with _use(self._manager, request.model_spec) as model:
+            values = inference.regress(model, name, examples.from_input(request.input), timeout_ms)
+        response = regression_pb2.RegressionResponse(model_spec=messages.model_spec(model.name, model.version, name))
+        _fill_regression(response.result, values)
+        return response
+
+    def _multi_infer(
+        self, request: inference_pb2.MultiInferenceRequest, timeout_ms: int | None
+    ) -> inference_pb2.MultiInferenceResponse:
+        if not request.tasks:
+            raise invalid_argument("Inference request must have at least one task")
+        names = [task.model_spec.name for task in request.tasks]
+        if not all(names):
+            raise invalid_argument("Found ModelSpec with an empty model name.")
+        if len(set(names)) > 1:
+            raise invalid_argument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+        tasks = [(task.model_spec.signature_name, task.method_name) for task in request.tasks]
+        with _use(self._manager, request.tasks[0].model_spec) as model:
+            answers = inference.multi_infer(model, tasks, examples.from_input(request.input), timeout_ms)
+        response = inference_pb2.MultiInferenceResponse()
+        for (signature, _), answer in zip(tasks, answers, strict=True):
+            name = signature or inference.DEFAULT_SIGNATURE
+            result = response.results.add(model_spec=messages.model_spec(model.name, model.version, name))
+            if isinstance(answer, Classification):
+                _fill_classification(result.classification_result, answer)
+            else:
+                _fill_regression(result.regression_result, answer)
+        return response
+
+    def _metadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        _check_spec(request, name_required=False)
+        if not request.metadata_field:
+            raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
+        for field in request.metadata_field:
+            if field != "signature_def":
+                raise invalid_argument(f"Metadata field %s is not supported{field}")  # the real server's own slip
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        with _use(self._manager, request.model_spec) as model:
+            messages.fill_signatures(signatures, model)
+            response.model_spec.CopyFrom(messages.model_spec(model.name, model.version))
+        response.metadata["signature_def"].Pack(signatures)
+        return response
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """GetModelStatus and HandleReloadConfigRequest."""
+
+    def __init__(self, manager: VersionManager) -> None:
+        self._manager = manager
+
+    async def GetModelStatus(  # noqa: N802
+        self, request: get_model_status_pb2.GetModelStatusRequest, context: Context
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        """Return the states of a model's versions."""
+        return await _answer(context, lambda: self._status(request))
+
+    async def HandleReloadConfigRequest(  # noqa: N802
+        self, request: model_management_pb2.ReloadConfigRequest, context: Context
+    ) -> model_management_pb2.ReloadConfigResponse:
+        """Replace the whole config; returns when its models are loaded."""
+        try:
+            # A thread of its own: this may wait for ever, and must not take a worker from predictions.
+            return await asyncio.to_thread(self._reload, request)
+        except Exception as error:
+            return await _abort(context, error)
+
+    def _status(self, request: get_model_status_pb2.GetModelStatusRequest) -> get_model_status_pb2.GetModelStatusResponse:
+        _check_spec(request, name_required=False)
+        spec = request.model_spec
+        version = spec.version.value if spec.HasField("version") else None
+        response = get_model_status_pb2.GetModelStatusResponse()
+        messages.fill_status(response, self._manager.status(spec.name, version))
+        return response
+
+    def _reload(self, request: model_management_pb2.ReloadConfigRequest) -> model_management_pb2.ReloadConfigResponse:
+        before = {name: metrics.total(name) for name in request.metric_names}
+        if request.config.WhichOneof("config") is not None:
+            self._manager.configure(model_config.settings(request.config))
+        response = model_management_pb2.ReloadConfigResponse()
+        response.status.error_code = 0
+        for name, value in before.items():
+            response.metric.add(name=name, int64_value_increase=metrics.total(name) - value)
+        return response
+
+
+async def _answer(context: Context, work: Callable[[], Answer]) -> Answer:
+    """Do work that needs no worker thread."""
+    try:
+        return work()
+    except Exception as error:
+        return await _abort(context, error)
+
+
+async def _abort(context: Context, error: Exception) -> Any:
+    failure = from_exception(error)
+    if failure.code == Code.INTERNAL:
+        log.error("gRPC call failed", exc_info=error)
+    await context.abort(_STATUS_CODES[int(failure.code)], grpc_message(failure.message))
+    raise AssertionError("abort raises")
+
+
+def _use(manager: VersionManager, spec: ModelSpec) -> Any:
+    version = spec.version.value if spec.HasField("version") else None
+    label = spec.version_label if spec.WhichOneof("version_choice") == "version_label" else None
+    if not spec.name:
+        raise invalid_argument("ModelSpec has no name specified.")
+    return manager.use(spec.name, version, label)
+
+
+def _check_spec(request: Message, name_required: bool = True) -> None:
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")
+    if name_required and not request.model_spec.name:  # type: ignore[attr-defined]
+        raise invalid_argument("ModelSpec has no name specified.")
+
+
+def _tensor(alias: str, proto: Any) -> np.ndarray:
+    try:
+        return from_proto(proto)
+    except (ValueError, OverflowError):
+        raise invalid_argument(f"tensor parsing error: {alias}") from None
+
+
+def _fill_classification(result: classification_pb2.ClassificationResult, found: Classification) -> None:
+    shape = (found.labels if found.labels is not None else found.scores).shape  # type: ignore[union-attr]
+    labels = found.labels.tolist() if found.labels is not None else None
+    scores = found.scores.tolist() if found.scores is not None else None
+    for row in range(shape[0]):
+        classes = result.classifications.add().classes
+        for column in range(shape[1]):
+            entry = classes.add()
+            if labels is not None:
+                entry.label = labels[row][column].decode("utf-8", "replace")
+            if scores is not None:
+                entry.score = scores[row][column]
+
+
+def _fill_regression(result: regression_pb2.RegressionResult, values: np.ndarray) -> None:
+    for value in values.tolist():
+        result.regressions.add(value=value)
+
+
+def _health_handler() -> grpc.GenericRpcHandler:
+    """Health for the server as a whole, on raw bytes: the two messages are too small for generated code."""
+
+    def check(request: bytes) -> bytes:
+        if request:  # names a single service
+            raise ServingError(Code.NOT_FOUND, "unknown service")
+        return _SERVING
+
+    async def check_once(request: bytes, context: Context) -> bytes:
+        return await _answer(context, lambda: check(request))
+
+    async def watch(request: bytes, context: Context) -> AsyncIterator[bytes]:
+        yield check(request)
+        await asyncio.Event().wait()  # until the client or the server goes
+
+    return grpc.method_handlers_generic_handler(
+        "grpc.health.v1.Health",
+        {"Check": grpc.unary_unary_rpc_method_handler(check_once), "Watch": grpc.unary_stream_rpc_method_handler(watch)},
+    )

@@ -1,0 +1,127 @@
+"""Writes JSON in the layout of RapidJSON's PrettyWriter and numbers as TensorFlow Serving prints them, in bulk.
+
+Number formatting is done for whole arrays by one `%` operation; there is no Python code per element.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+INDENT = "    "
+QUOTED_LIMIT = 256
+
+
+def format_floats(values: np.ndarray) -> list[str]:
+    """Format floats as TensorFlow Serving does.
+
+    `%g` where that parses back to the same value, else `%.9g` (`%.17g` for double), and ".0" where there is neither a dot
+    nor an exponent.
+
+    Args:
+        values: float32 or float64, any shape.
+
+    Returns:
+        One string for each value in row-major order.
+    """
+    flat = values.ravel()
+    count = flat.size
+    if not count:
+        return []
+    numbers = flat.tolist()
+    texts = ("%g " * count % tuple(numbers)).split()
+    with np.errstate(over="ignore", invalid="ignore"):
+        same = np.array(list(map(float, texts)), dtype=np.float64).astype(flat.dtype) == flat
+    finite = np.isfinite(flat)
+    whole = finite & (flat == np.trunc(flat)) & (np.abs(flat) < np.where(same, 1e6, 1e9 if flat.itemsize == 4 else 1e17))
+    long = np.flatnonzero(~same & finite)
+    if long.size:
+        pattern = "%.9g " if flat.itemsize == 4 else "%.17g "
+        full = (pattern * long.size % tuple(flat[long].tolist())).split()
+        for index, text in zip(long.tolist(), full, strict=True):
+            texts[index] = text
+    for index in np.flatnonzero(whole).tolist():
+        texts[index] += ".0"
+    for index in np.flatnonzero(~finite).tolist():
+        texts[index] = "NaN" if np.isnan(flat[index]) else "Infinity" if flat[index] > 0 else "-Infinity"
+    return texts
+
+
+def quote(text: bytes) -> str:
+    """Quote bytes as a JSON string; bytes that are not UTF-8 pass through raw (`surrogateescape`)."""
+    return json.dumps(text.decode("utf-8", "surrogateescape"), ensure_ascii=False)
+
+
+def quote_text(text: str) -> str:
+    """Quote a str that may hold escaped raw bytes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def encode(text: str) -> bytes:
+    """Encode finished JSON; raw bytes that came in come out."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def base64_object(data: bytes, level: int) -> str:
+    """Write `{"b64": …}` with its one member on a line of its own, `level` deep."""
+    inner = INDENT * (level + 1)
+    return f'{{\n{inner}"b64": "{base64.b64encode(data).decode("ascii")}"\n{INDENT * level}}}'
+
+
+def single_line(texts: Iterator[str], shape: tuple[int, ...]) -> str:
+    """Join formatted values into nested lists of a shape, all on one line."""
+    if not shape:
+        return next(texts)
+    if len(shape) == 1:
+        return "[" + ", ".join([next(texts) for _ in range(shape[0])]) + "]"
+    return "[" + ", ".join([single_line(texts, shape[1:]) for _ in range(shape[0])]) + "]"
+
+
+def many_lines(texts: Iterator[str], shape: tuple[int, ...], level: int) -> str:
+    """Join formatted values into nested lists of a shape, each value on a line of its own."""
+    if not shape:
+        return next(texts)
+    if shape[0] == 0:
+        return "[]"
+    inner = "\n" + INDENT * (level + 1)
+    if len(shape) == 1:
+        items: Iterable[str] = [next(texts) for _ in range(shape[0])]
+    else:
+        items = [many_lines(texts, shape[1:], level + 1) for _ in range(shape[0])]
+    return "[" + inner + ("," + inner).join(items) + "\n" + INDENT * level + "]"
+
+
+def error_body(message: str) -> bytes:
+    """The body of every failed REST call."""
+    return encode('{\n    "error": ' + quote_text(message) + "\n}")
+
+
+def quoted_value(value: Any) -> str:
+    """Write a parsed JSON value for an error message, cut near 256 bytes as TensorFlow Serving does."""
+    text = _pretty(value) if _is_shallow(value) else str(type(value).__name__)
+    return text if len(text) <= QUOTED_LIMIT else text[:QUOTED_LIMIT] + "..."
+
+
+def _is_shallow(value: Any, limit: int = 100) -> bool:
+    """Whether following first elements ends soon; json.dumps recurses, a hostile document may nest without end."""
+    for _ in range(limit):
+        if isinstance(value, list) and value:
+            value = value[0]
+        elif isinstance(value, dict) and value:
+            value = next(iter(value.values()))
+        else:
+            return True
+    return False
+
+
+def _pretty(value: Any) -> str:
+    if isinstance(value, float):
+        return format_floats(np.array([value]))[0]
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=4)
+    except RecursionError:
+        return type(value).__name__

@@ -1,0 +1,117 @@
+"""Makes a version directory into something that answers: load, put the batcher in front, replay the warm-up requests."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving.embedded import examples, inference
+from serving.embedded.batcher import BatchingRunner, BatchScheduler
+from serving.embedded.errors import Code, ServingError, invalid_argument
+from serving.embedded.inference import Model, Runner
+from serving.embedded.proto_tensors import from_proto
+from serving.embedded.servable import Parallelism, Servable
+
+log = logging.getLogger(__name__)
+
+WARMUP_FILE = Path("assets.extra/tf_serving_warmup_requests")
+MAX_WARMUP_RECORDS = 1000
+
+
+class LoadedVersion:
+    """A servable and the model that requests see."""
+
+    def __init__(self, model: Model, servable: Servable) -> None:
+        self.model = model
+        self._servable = servable
+
+    def close(self) -> None:
+        """Free the session and the graph."""
+        self._servable.close()
+        gc.collect()  # a graph is full of reference cycles; without this an old version lingers
+
+
+class VersionLoader:
+    """Loads versions, all with the same settings."""
+
+    def __init__(
+        self, parallelism: Parallelism, scheduler: BatchScheduler | None, check_method_names: bool, warm_up: bool
+    ) -> None:
+        self._parallelism = parallelism
+        self._scheduler = scheduler
+        self._check_method_names = check_method_names
+        self._warm_up = warm_up
+
+    def __call__(self, name: str, version: int, path: Path) -> LoadedVersion:
+        """Load one version directory.
+
+        Raises:
+            ServingError: with what was wrong, for the version's status.
+        """
+        servable = Servable.load(path, self._parallelism)
+        try:
+            runner: Runner = BatchingRunner(servable, self._scheduler) if self._scheduler else servable
+            model = Model(name, version, servable.signatures, runner, self._check_method_names)
+            if self._warm_up and (path / WARMUP_FILE).is_file():
+                replay(model, path / WARMUP_FILE)
+        except BaseException:
+            servable.close()
+            raise
+        return LoadedVersion(model, servable)
+
+
+def replay(model: Model, file: Path) -> None:
+    """Send every recorded request through a model, so that the first real one does not pay for the graph's first run."""
+    start, count = time.monotonic(), 0
+    for record in _records(file):
+        count += 1
+        if count > MAX_WARMUP_RECORDS:
+            raise invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_WARMUP_RECORDS}) at {file}")
+        entry = prediction_log_pb2.PredictionLog()
+        try:
+            entry.ParseFromString(record)
+        except Exception as error:
+            raise invalid_argument(f"Failed to parse warmup record: {error} from {file}") from None
+        _replay_one(model, entry)
+    log.info("Replayed %d warm-up requests of %s in %.1f s", count, model.name, time.monotonic() - start)
+
+
+def _replay_one(model: Model, entry: prediction_log_pb2.PredictionLog) -> None:
+    kind = entry.WhichOneof("log_type")
+    if kind == "predict_log":
+        request = entry.predict_log.request
+        inputs = {alias: from_proto(proto) for alias, proto in request.inputs.items()}
+        inference.predict(model, request.model_spec.signature_name, inputs, request.output_filter)
+    elif kind == "classify_log":
+        classify = entry.classify_log.request
+        inference.classify(model, classify.model_spec.signature_name, examples.from_input(classify.input))
+    elif kind == "regress_log":
+        regress = entry.regress_log.request
+        inference.regress(model, regress.model_spec.signature_name, examples.from_input(regress.input))
+    elif kind == "multi_inference_log":
+        multi = entry.multi_inference_log.request
+        tasks = [(task.model_spec.signature_name, task.method_name) for task in multi.tasks]
+        inference.multi_infer(model, tasks, examples.from_input(multi.input))
+    else:
+        raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+
+
+def _records(file: Path) -> Iterator[bytes]:
+    """Read a TFRecord file: length, its checksum, data, its checksum. The checksums are not looked at."""
+    with file.open("rb") as stream:
+        while header := stream.read(12):
+            if len(header) < 12:
+                raise ServingError(Code.DATA_LOSS, f"truncated record in {file}")
+            (length,) = struct.unpack("<Q", header[:8])
+            if length > file.stat().st_size:
+                raise ServingError(Code.DATA_LOSS, f"corrupted record in {file}")
+            data, checksum = stream.read(length), stream.read(4)
+            if len(data) < length or len(checksum) < 4:
+                raise ServingError(Code.DATA_LOSS, f"truncated record in {file}")
+            yield data

@@ -1,0 +1,106 @@
+"""Counters and histograms, and the page prometheus scrapes, in TensorFlow Serving's names and text."""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from dataclasses import dataclass, field
+
+_PREFIX = ":tensorflow:serving:"
+_LATENCY_LIMITS = [10 * 1.8**i for i in range(33)]
+_EXAMPLE_LIMITS = [float(2**i) for i in range(15)]
+
+
+@dataclass
+class _Histogram:
+    counts: list[int]
+    total: float = 0.0
+
+
+@dataclass
+class _Metric:
+    """One metric with a cell for each combination of label values."""
+
+    name: str
+    labels: tuple[str, ...]
+    limits: list[float] | None = None  # None: a counter
+    counters: dict[tuple[str, ...], int] = field(default_factory=dict)
+    histograms: dict[tuple[str, ...], _Histogram] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def increment(self, values: tuple[str, ...], by: int = 1) -> None:
+        with self.lock:
+            self.counters[values] = self.counters.get(values, 0) + by
+
+    def observe(self, values: tuple[str, ...], amount: float) -> None:
+        limits = self.limits or []
+        with self.lock:
+            histogram = self.histograms.get(values)
+            if histogram is None:
+                histogram = self.histograms[values] = _Histogram([0] * (len(limits) + 1))
+            histogram.counts[bisect.bisect_right(limits, amount)] += 1
+            histogram.total += amount
+
+    def lines(self) -> list[str]:
+        name = _PREFIX + self.name
+        lines = [f"# TYPE {name} {'counter' if self.limits is None else 'histogram'}"]
+        with self.lock:
+            lines += [f"{name}{{{self._labels(values)}}} {count}" for values, count in sorted(self.counters.items())]
+            for values, histogram in sorted(self.histograms.items()):
+                labels = self._labels(values)
+                running = 0
+                for limit, count in zip([*(self.limits or []), None], histogram.counts, strict=True):
+                    running += count
+                    text = "+Inf" if limit is None else f"{limit:g}"
+                    lines.append(f'{name}_bucket{{{labels},le="{text}"}} {running}')
+                lines.append(f"{name}_sum{{{labels}}} {histogram.total:g}")
+                lines.append(f"{name}_count{{{labels}}} {running}")
+        return lines
+
+    def _labels(self, values: tuple[str, ...]) -> str:
+        escaped = (value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for value in values)
+        return ",".join(f'{label}="{value}"' for label, value in zip(self.labels, escaped, strict=True))
+
+
+_REQUEST_COUNT = _Metric("request_count", ("model_name", "status"))
+_REQUEST_LATENCY = _Metric("request_latency", ("model_name", "API", "entrypoint"), _LATENCY_LIMITS)
+_RUNTIME_LATENCY = _Metric("runtime_latency", ("model_name", "API", "runtime"), _LATENCY_LIMITS)
+_EXAMPLE_TOTAL = _Metric("request_example_count_total", ("model",))
+_EXAMPLE_COUNTS = _Metric("request_example_counts", ("model",), _EXAMPLE_LIMITS)
+_ALL = (_EXAMPLE_TOTAL, _EXAMPLE_COUNTS, _REQUEST_COUNT, _REQUEST_LATENCY, _RUNTIME_LATENCY)
+
+
+def count_request(model: str, status: str) -> None:
+    """Count one finished request; status is the code's name."""
+    _REQUEST_COUNT.increment((model, status))
+
+
+def request_latency(model: str, api: str, entrypoint: str, seconds: float) -> None:
+    """Record how long a successful request took in all."""
+    _REQUEST_LATENCY.observe((model, api, entrypoint), seconds * 1e6)
+
+
+def runtime_latency(model: str, api: str, seconds: float) -> None:
+    """Record how long the graph ran for a successful request."""
+    _RUNTIME_LATENCY.observe((model, api, "TF1"), seconds * 1e6)
+
+
+def count_examples(model: str, count: int) -> None:
+    """Count the tf.Examples of one MultiInference request."""
+    _EXAMPLE_TOTAL.increment((model,), count)
+    _EXAMPLE_COUNTS.observe((model,), float(count))
+
+
+def total(name: str) -> int:
+    """Return the sum over a counter's cells, 0 for an unknown one; name as "/tensorflow/serving/request_count"."""
+    for metric in _ALL:
+        if f"/tensorflow/serving/{metric.name}" == name:
+            with metric.lock:
+                return sum(metric.counters.values())
+    return 0
+
+
+def page() -> bytes:
+    """The text prometheus scrapes."""
+    lines = [line for metric in _ALL for line in metric.lines() if metric.counters or metric.histograms]
+    return ("\n".join(lines) + "\n").encode()

@@ -1,0 +1,244 @@
+"""The REST face: paths, bodies and status codes of TensorFlow Serving's HTTP API, as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import logging
+import re
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from google.protobuf.json_format import MessageToJson
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
+
+from serving.embedded import examples, inference, json_results, json_tensors, messages, metrics
+from serving.embedded.errors import Code, ServingError, from_exception, http_status, invalid_argument
+from serving.embedded.json_writer import error_body
+from serving.embedded.servable import input_types
+from serving.embedded.versions import VersionManager
+
+log = logging.getLogger(__name__)
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+INT64_MAX = 2**63 - 1
+GZIP_LIMIT = 100 * 1024 * 1024  # bytes, unpacked
+_FLAGS = re.ASCII | re.IGNORECASE | re.DOTALL
+_API = re.compile(r"/v1/.*", _FLAGS)
+_PREDICTION = re.compile(
+    r"/v1/models/([^/:]+)(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?:(classify|regress|predict)", _FLAGS
+)
+_STATUS = re.compile(
+    r"/v1/models(?:/([^/:]+))?(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?(?:/(metadata))?", _FLAGS
+)
+_CORS_HEADERS = [
+    (b"Access-Control-Allow-Origin", b"*"),
+    (b"Access-Control-Allow-Methods", b"POST, GET"),
+    (b"Access-Control-Allow-Headers", b"Content-Type"),
+]
+
+
+@dataclass(frozen=True)
+class RestSettings:
+    """What the flags and the monitoring file say about REST."""
+
+    timeout_ms: int | None = 30_000
+    cors: bool = False
+    metrics_path: str = ""  # "": no metrics page
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What a path under /v1/ names."""
+
+    model: str = ""
+    version: int | None = None
+    label: str | None = None
+    method: str = ""  # predict, classify, regress, metadata, status; "" for a path that is none
+
+
+class _VersionTooBig(Exception):  # noqa: N818  # ends as a 400 with an empty body, see RestFace._answer_api
+    """A version in the path that is no int64."""
+
+
+class RestFace:
+    """The ASGI application."""
+
+    def __init__(self, manager: VersionManager, executor: Executor, settings: RestSettings) -> None:
+        self._manager = manager
+        self._executor = executor
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path = scope["raw_path"].decode("latin-1")
+        if scope["query_string"]:
+            path += "?" + scope["query_string"].decode("latin-1")  # part of the path, for TensorFlow Serving
+        body = await _read_body(receive)
+        if body is None:
+            return  # the client went away
+        metrics_path = self._settings.metrics_path
+        if metrics_path and path.partition("?")[0] == metrics_path:
+            status, answer = self._answer_metrics(path)
+            await _send(send, status, answer, [(b"Content-Type", b"text/plain")])
+        elif _API.fullmatch(path):
+            status, answer = await self._answer_api(scope, path, body)
+            headers = [(b"Content-Type", b"application/json"), *(_CORS_HEADERS if self._settings.cors else [])]
+            await _send(send, status, answer, headers)
+        else:
+            await _send(send, 404, _not_found_page(path), [(b"Content-Type", b"text/html")])
+
+    def _answer_metrics(self, path: str) -> tuple[int, bytes]:
+        if path != self._settings.metrics_path:
+            return 400, f"Unexpected path: {path}. Should be {self._settings.metrics_path}".encode("latin-1")
+        return 200, metrics.page()
+
+    async def _answer_api(self, scope: Scope, path: str, body: bytes) -> tuple[int, bytes]:
+        target, start = _Target(), time.perf_counter()
+        try:
+            target = _parse_path(scope["method"], path)
+            answer = await self._process(scope, path, target, body)
+        except _VersionTooBig:
+            metrics.count_request("", Code.INVALID_ARGUMENT.name)
+            return 400, b""
+        except Exception as error:
+            failure = from_exception(error)
+            if failure.code == Code.INTERNAL:
+                log.error("%s %s failed", scope["method"], path, exc_info=error)
+            metrics.count_request(target.model, failure.code.name)
+            return http_status(failure.code), error_body(failure.message)
+        metrics.count_request(target.model, Code.OK.name)
+        if target.method in ("predict", "classify", "regress"):
+            metrics.request_latency(target.model, target.method, "REST", time.perf_counter() - start)
+        return 200, answer
+
+    async def _process(self, scope: Scope, path: str, target: _Target, body: bytes) -> bytes:
+        if scope["method"] == "OPTIONS":
+            origin = _header(scope, b"origin")
+            if not re.search(rb"https?://", origin):
+                raise ServingError(Code.FAILED_PRECONDITION, "Origin header is missing in CORS preflight")
+            return b""
+        if target.method in ("predict", "classify", "regress"):
+            packed = b"gzip" in _header(scope, b"content-encoding")
+            return await asyncio.get_running_loop().run_in_executor(self._executor, self._infer, target, body, packed)
+        if target.method == "metadata":
+            return self._metadata(target)
+        if target.method == "status":
+            return self._status(target)
+        raise invalid_argument(f"Malformed request: {scope['method']} {path}")
+
+    def _infer(self, target: _Target, body: bytes, packed: bool) -> bytes:
+        """Do one :predict, :classify or :regress; runs in a worker thread."""
+        document = json_tensors.parse_object(_unpack(body) if packed else body)
+        signature = json_tensors.signature_name(document)
+        timeout_ms = self._settings.timeout_ms
+        if target.method != "predict":
+            listed = examples.from_json(document, target.method)
+            with self._manager.use(target.model, target.version, target.label) as model:
+                if target.method == "regress":
+                    return json_results.write_regressions(inference.regress(model, signature, listed, timeout_ms))
+                found = inference.classify(model, signature, listed, timeout_ms)
+            return json_results.write_classifications(found.labels, found.scores)
+        with self._manager.use(target.model, target.version, target.label) as model:
+            name = signature or inference.DEFAULT_SIGNATURE
+            if name not in model.signatures:
+                raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
+            wanted = input_types(model.signatures[name])
+            parsed = json_tensors.read_inputs(document, wanted, signature, body)
+            del document
+            outputs = inference.predict(model, signature, parsed.inputs, timeout_ms=timeout_ms)
+        return json_results.write_predictions(outputs, parsed.row_format)
+
+    def _status(self, target: _Target) -> bytes:
+        if not target.model:
+            raise invalid_argument("Missing model name in request.")
+        response = get_model_status_pb2.GetModelStatusResponse()
+        messages.fill_status(response, self._manager.status(target.model, target.version))
+        return (_json(response) + "\n").encode()
+
+    def _metadata(self, target: _Target) -> bytes:
+        if not target.model:
+            raise invalid_argument("Missing model name in request.")
+        with self._manager.use(target.model, target.version, target.label) as model:
+            spec = messages.model_spec(model.name, model.version)
+            signatures = get_model_metadata_pb2.SignatureDefMap()
+            messages.fill_signatures(signatures, model)
+        return (
+            f'{{\n"model_spec":{_json(spec)},\n"metadata": {{"signature_def": {_json(signatures)}}}\n}}\n'
+        ).encode()
+
+
+def _parse_path(method: str, path: str) -> _Target:
+    if method not in ("GET", "POST"):
+        return _Target()
+    match = (_PREDICTION if method == "POST" else _STATUS).fullmatch(path)
+    if not match:
+        return _Target()
+    model, version, label, action = match.groups()
+    if version is not None and int(version.lstrip("0")[:20] or "0") > INT64_MAX:
+        raise _VersionTooBig
+    if method == "GET":
+        action = "metadata" if action == "metadata" else "status"
+    return _Target(
+        model=_percent_decode(model or ""),
+        version=None if version is None else int(version),
+        label=None if label is None else _percent_decode(label),
+        # The pattern takes any case, what is done with the word only lower case; as in the real server.
+        method=action if action in ("predict", "classify", "regress", "metadata", "status") else "",
+    )
+
+
+def _percent_decode(text: str) -> str:
+    return unquote(text.encode("latin-1").decode("utf-8", "replace"))
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    return next((value for key, value in scope["headers"] if key == name), b"")
+
+
+def _unpack(body: bytes) -> bytes:
+    """Unpack a gzip body; a bad one counts as empty, and so does one of more than 100 MiB."""
+    with suppress(zlib.error):
+        unpacker = zlib.decompressobj(wbits=31)
+        data = unpacker.decompress(body, GZIP_LIMIT + 1)
+        if unpacker.eof and len(data) <= GZIP_LIMIT:
+            return data
+    return b""
+
+
+def _json(message: Any) -> str:
+    return MessageToJson(message, indent=1, always_print_fields_with_no_presence=True, preserving_proto_field_name=True)
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    chunks = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    headers = [*headers, (b"Content-Length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _not_found_page(path: str) -> bytes:
+    shown = html.escape(path)
+    return (
+        "<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1>"
+        f"<p>The requested URL {shown} was not found on this server.</p></body></html>\n"
+    ).encode("utf-8", "replace")
