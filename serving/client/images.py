@@ -87,7 +87,7 @@ def _encode(image: object, name: str) -> EncodedImage:
     if isinstance(image, np.ndarray):
         return EncodedImage(_png(_from_array(image, name)), name)
     if isinstance(image, Image.Image):
-        return EncodedImage(_png(_png_mode(ImageOps.exif_transpose(image))), name)
+        return EncodedImage(_png(_png_mode(ImageOps.exif_transpose(image), name)), name)
     raise InvalidInput(
         f"{name}: expected a path, encoded bytes, a uint8 array or a PIL image, got {type(image).__name__}"
     )
@@ -122,10 +122,16 @@ def _from_array(array: npt.NDArray[np.generic], name: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.ndim == 3 and channels == 1 else array))
 
 
-def _png_mode(image: Image.Image) -> Image.Image:
+def _png_mode(image: Image.Image, name: str) -> Image.Image:
     """The image in a mode that PNG holds in 8 bits; transparency stays, the server lays it over white."""
     if image.mode in ("L", "RGB", "RGBA", "LA"):
         return image
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise InvalidInput(
+            f"{name}: expected 8 bits a channel, got a PIL image of mode {image.mode}; scale it to 0..255"
+        )
     if image.mode in ("PA", "La", "RGBa") or "transparency" in image.info:
         return image.convert("RGBA")
     return image.convert("L" if image.mode == "1" else "RGB")

@@ -88,7 +88,8 @@ def lay_out(photo: Image.Image, box: npt.ArrayLike | None = None, *, longest_px:
     size = (max(1, px(width, 0)), max(1, px(height, 0)))
     canvas = Image.new("RGB", (max(1, px(right, left)), max(1, px(bottom, top))), PAD_COLOUR)
     canvas.paste(photo.resize(size, resample), (px(0, left), px(0, top)))
-    square = (px(xmin * width, left), px(ymin * height, top), px(xmax * width, left), px(ymax * height, top))
+    x, y = px(xmin * width, left), px(ymin * height, top)
+    square = (x, y, max(x + 1, px(xmax * width, left)), max(y + 1, px(ymax * height, top)))
     return Layout(canvas, square)
 
 
@@ -102,7 +103,7 @@ def paint(layout: Layout, cam: Floats, *, opacity: float = 0.6) -> Image.Image:
 
     Args:
         layout: from `lay_out`.
-        cam: (h, w), not negative, any unit; its maximum takes the last colour.
+        cam: (h, w), any unit; its maximum takes the last colour, what is below zero counts as zero.
         opacity: 0..1, of the map over the photo.
 
     Returns:
@@ -110,7 +111,7 @@ def paint(layout: Layout, cam: Floats, *, opacity: float = 0.6) -> Image.Image:
     """
     if not has_evidence(cam):
         return layout.image.copy()
-    values = np.maximum(smooth(cam, _size(layout)), 0) / np.max(cam)
+    values = smooth(np.maximum(cam, np.float32(0)), _size(layout)) / np.max(cam)
     return _blend(layout, sequential(values), np.full_like(values, _checked_opacity(opacity)))
 
 

@@ -5,9 +5,9 @@ of small messages. So these are declared here, with the names, numbers and types
 descriptor pool of their own, where they cannot collide with the official ones when both are loaded. Fields that the
 client does not use are left out; protobuf skips what it does not know.
 
-Source: tensorflow_serving/apis/{model,predict,get_model_status,get_model_metadata}.proto,
-tensorflow_serving/util/status.proto, tensorflow/core/framework/{tensor,tensor_shape}.proto,
-tensorflow/core/protobuf/meta_graph.proto; google/protobuf/{any,wrappers}.proto.
+Source: tensorflow_serving/apis/{model,predict,get_model_status,get_model_metadata,status}.proto,
+tensorflow/core/framework/{tensor,tensor_shape}.proto, tensorflow/core/protobuf/meta_graph.proto,
+google/protobuf/{any,wrappers}.proto.
 """
 
 from __future__ import annotations

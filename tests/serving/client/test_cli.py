@@ -1,0 +1,211 @@
+"""The command line as a user runs it: a process, its two streams and its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.client.environment import connection, read_env_file
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def cli(fake, tmp_path, png):
+    """Runs `python -m serving` in an empty folder that holds shirt.png and bad.txt."""
+    (tmp_path / "shirt.png").write_bytes(png())
+    (tmp_path / "bad.txt").write_text("hello")
+
+    def run(*arguments, url=fake.url, **environment):
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "SERVING_"))}
+        clean |= {"PYTHONPATH": str(CHECKOUT), "GATEWAY_USER": fake.user, "GATEWAY_PASSWORD": fake.password}
+        command = [sys.executable, "-m", "serving", *arguments, *(("--url", url) if url else ())]
+        done = subprocess.run(
+            command,
+            env=clean | environment,
+            cwd=tmp_path,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+            check=False,
+        )
+        assert fake.password not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def test_predict_prints_an_aligned_table(cli):
+    done = cli("predict", "shirt.png", "--top", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    header, first, second = done.stdout.splitlines()
+    assert header.split() == ["image", "class", "probability", "version", "time"]
+    assert first.split()[:5] == ["shirt.png", "T-shirt/top", "53.3", "%", "1"]
+    assert first.index("T-shirt") == second.index("Coat") == header.index("class")
+    assert first.index("%") == second.index("%")
+
+
+def test_predict_as_json(cli):
+    done = cli("predict", "shirt.png", "shirt.png", "--json", "--top", "1")
+    answer = json.loads(done.stdout)
+    assert answer["model"] == "fashion_mnist"
+    assert [p["image"] for p in answer["predictions"]] == ["shirt.png"] * 2
+    assert answer["predictions"][0]["top"] == [
+        {"class_id": 3, "class_name": "T-shirt/top", "probability": pytest.approx(16 / 30)}
+    ]
+
+
+def test_explain_writes_photo_and_overlay(cli, tmp_path):
+    done = cli("explain", "shirt.png", "-o", "overlay.png")
+    assert done.returncode == 0, done.stderr
+    assert "evidence for T-shirt/top" in done.stdout
+    figure = np.asarray(Image.open(tmp_path / "overlay.png").convert("RGB"), int)
+    coloured = np.ptp(figure, axis=2).max(axis=0) > 60
+    half = figure.shape[1] // 2
+    assert not coloured[: half - 20].any()
+    assert coloured[half + 20 :].any()
+
+
+@pytest.mark.parametrize("name", ["Bag", "bag", "1"])
+def test_explain_a_class_by_name_or_id(cli, name):
+    done = cli("explain", "shirt.png", "--class", name, "--json", "--alpha", "0.3")
+    answer = json.loads(done.stdout)
+    assert (answer["explained_class"], answer["contrast_class"], answer["positive_evidence"]) == ("Bag", None, True)
+    assert answer["map"] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert answer["box"] == [0.1, -0.2, 0.9, 1.2]
+
+
+def test_explain_says_when_there_is_no_evidence(cli, tmp_path):
+    done = cli("explain", "shirt.png", "--class", "Ankle boot")
+    assert "no positive evidence for Ankle boot" in done.stdout
+    assert (tmp_path / "overlay.png").exists()
+
+
+def test_explain_a_contrast(cli):
+    done = cli("explain", "shirt.png", "--contrast", "Coat")
+    assert "why T-shirt/top rather than Coat" in done.stdout
+
+
+def test_status(cli, fake):
+    fake.versions = {1: "END", 2: "AVAILABLE"}
+    done = cli("status")
+    assert done.returncode == 0
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["model", "fashion_mnist"],
+        ["version", "state", "message"],
+        ["2", "AVAILABLE", "OK"],
+        ["1", "END", "OK"],
+    ]
+    assert json.loads(cli("status", "--json").stdout)["versions"][0]["version"] == 2
+
+
+def test_status_fails_when_nothing_is_available(cli, fake):
+    fake.versions = {1: "END"}
+    assert cli("status").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["predict"], 2, "required: IMAGE"),
+        ([], 2, "required: COMMAND"),
+        (["predict", "shirt.png", "--top", "0"], 2, "at least 1"),
+        (["predict", "shirt.png", "--password", "x"], 2, "unrecognized"),
+        (["predict", "shirt.png", "--version", "1", "--label", "a"], 2, "not allowed with"),
+        (["predict", "shirt.png", "--cacert", "none.pem"], 2, "no such file"),
+        (["explain", "shirt.png", "--class", "Hat"], 2, "0 Ankle boot, 1 Bag"),
+        (["explain", "shirt.png", "--class", "4"], 2, "no class '4'"),
+        (["explain", "shirt.png", "--contrast", "T-shirt/top"], 2, "the class to explain itself"),
+        (["explain", "shirt.png", "-o", "overlay"], 2, "expected a picture's name"),
+        (["explain", "shirt.png", "-o", "none/overlay.png"], 2, "no folder none"),
+        (["explain", "shirt.png", "-o", "./shirt.png"], 2, "would overwrite the image itself"),
+        (["explain", "shirt.png", "--alpha", "2"], 2, "expected 0..1"),
+        (["predict", "none.png"], 3, "none.png: no such file"),
+        (["predict", "shirt.png", "bad.txt"], 3, "bad.txt: is not an image"),
+        (["explain", "bad.txt"], 3, "bad.txt: is not an image"),
+        (["predict", "shirt.png", "--version", "9"], 6, "Specific(fashion_mnist, 9)"),
+        (["predict", "shirt.png", "--model", "other"], 6, "other"),
+        (["predict", "shirt.png", "--label", "none"], 1, "version label: none"),
+    ],
+)
+def test_failures_are_one_line_and_a_code(cli, arguments, code, words):
+    done = cli(*arguments, **({"url": None} if not arguments else {}))
+    assert done.returncode == code
+    assert words in done.stderr
+    assert done.stdout == ""
+    if code != 2 or "error: -" in done.stderr:
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_refused_by_the_server(cli, tmp_path, png, play):
+    (tmp_path / "odd.png").write_bytes(png() + play.mark)
+    done = cli("predict", "shirt.png", "odd.png")
+    assert done.returncode == 3
+    assert done.stderr == "error: odd.png: Input is not a PNG, JPEG, GIF or BMP\n"
+
+
+def test_wrong_password(cli):
+    done = cli("predict", "shirt.png", GATEWAY_PASSWORD="wrong-one")
+    assert (done.returncode, "wrong-one" in done.stderr) == (4, False)
+
+
+@pytest.mark.parametrize("grpc", [[], ["--grpc"]])
+def test_nobody_there(cli, grpc):
+    done = cli("status", *grpc, url="http://127.0.0.1:9")
+    assert done.returncode == 5
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_exit_codes_are_documented(cli):
+    documented = cli("predict", "--help").stdout
+    for code in range(7):
+        assert f"\n  {code}  " in documented
+
+
+def test_env_file_is_read_as_the_gateway_writes_it(tmp_path):
+    (tmp_path / ".env").write_text("# made\n\nexport A=1\nB = 'two words'\nC=x=y\n#D=4\nnonsense\nE=\n")
+    assert read_env_file(tmp_path / ".env") == {"A": "1", "B": "two words", "C": "x=y", "E": ""}
+    assert read_env_file(tmp_path / "none") == {}
+
+
+def test_credentials_come_from_the_env_file_beside(cli, fake, tmp_path):
+    port = fake.url.rpartition(":")[2]
+    (tmp_path / ".env").write_text(
+        f"GATEWAY_USER={fake.user}\nGATEWAY_PASSWORD={fake.password}\nGATEWAY_PORT={port}\n", encoding="utf-8"
+    )
+    done = cli("predict", "shirt.png", url=None, GATEWAY_USER="", GATEWAY_PASSWORD="")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked", "expected"),
+    [
+        ({}, {}, ("http://127.0.0.1:8080", "vitrine", "from-file", "fashion_mnist")),
+        ({"GATEWAY_PORT": "1234"}, {}, ("http://127.0.0.1:1234", "vitrine", "from-file", "fashion_mnist")),
+        ({"GATEWAY_PASSWORD": "mine"}, {"user": "bo"}, ("http://127.0.0.1:8080", "bo", "mine", "fashion_mnist")),
+        ({"MODEL_NAME": "m"}, {"model": "n"}, ("http://127.0.0.1:8080", "vitrine", "from-file", "n")),
+        ({}, {"url": "http://elsewhere"}, ("http://elsewhere", None, None, "fashion_mnist")),
+        ({"SERVING_URL": "https://elsewhere"}, {}, ("https://elsewhere", None, None, "fashion_mnist")),
+        (
+            {"GATEWAY_PASSWORD": "mine"},
+            {"url": "https://elsewhere"},
+            ("https://elsewhere", "vitrine", "mine", "fashion_mnist"),
+        ),
+    ],
+)
+def test_where_requests_go_and_as_whom(tmp_path, environment, asked, expected):
+    (tmp_path / ".env").write_text("GATEWAY_USER=vitrine\nGATEWAY_PASSWORD=from-file\n")
+    found = connection(environment, [tmp_path / "none", tmp_path], **asked)
+    assert (found.url, found.user, found.password, found.model) == expected
+    assert "from-file" not in repr(found)
+
+
+def test_user_without_a_password_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no password for user bo"):
+        connection({}, [tmp_path], user="bo")
