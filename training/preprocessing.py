@@ -14,8 +14,8 @@ import tensorflow as tf
 SIZE = 28  # pixels, height and width of a Fashion-MNIST image
 MAX_PIXELS = 16_000_000
 WORKING_SIZE = 256  # pixels; larger pictures are first brought down to this, which also averages noise away
-FUZZ = 0.10  # how far from the background (fraction of 255) a pixel must be to belong to the object
-ROW_SHARE = 0.02  # fraction of a row's pixels that must belong to the object for the row to be kept
+FUZZ = 0.20  # how far from the background (fraction of 255) a pixel must be to belong to the object
+ROW_SHARE = 0.06  # fraction of a row's pixels that must belong to the object for the row to be kept
 FORMATS = "PNG, JPEG, GIF or BMP"
 
 

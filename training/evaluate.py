@@ -1,0 +1,163 @@
+"""Measures a version through its served signature on PNG bytes of the official test images.
+
+    python -m training.evaluate --version 1     # -> reports/fashion_mnist/1/report.json, confusion_matrix.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tqdm import tqdm
+
+from training import manifest
+from training.data import DataError, Split, load_test
+from training.publish import MODELS, versions
+
+BATCH = 100
+
+
+def wilson_interval(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """The Wilson score interval of a proportion (Wilson, 1927), 95 % by default. Returns low, high in 0..1.
+
+    Example:
+        >>> [round(bound, 4) for bound in wilson_interval(9400, 10000)]
+        [0.9352, 0.9445]
+    """
+    if not 0 <= successes <= total or total == 0:
+        raise ValueError(f"expected 0 <= successes <= total and total > 0, got {successes} of {total}")
+    share = successes / total
+    centre = share + z * z / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    return (centre - spread) / scale, (centre + spread) / scale
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """int64 (C, C): rows are true classes, columns predicted ones."""
+    return np.bincount(labels.astype(np.int64) * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, -1)
+
+
+def metrics(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:
+    """Accuracy with its Wilson 95 % interval, precision, recall and F1 of every class, and their mean F1."""
+    correct, total = int(np.trace(confusion)), int(confusion.sum())
+    hits, predicted, actual = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+    precision, recall = _ratio(hits, predicted), _ratio(hits, actual)
+    f1 = _ratio(2 * precision * recall, precision + recall)
+    return {
+        "images": total,
+        "accuracy": correct / total,
+        "accuracy_wilson_95": list(wilson_interval(correct, total)),
+        "macro_f1": float(f1.mean()),
+        "per_class": {
+            name: {"precision": float(p), "recall": float(r), "f1": float(f), "images": int(n)}
+            for name, p, r, f, n in zip(classes, precision, recall, f1, actual, strict=True)
+        },
+        "confusion_matrix": confusion.tolist(),
+    }
+
+
+def evaluate(version_dir: Path, test: Split, *, through: Callable[[np.ndarray], np.ndarray] | None = None) -> dict[str, Any]:
+    """Runs the test images as PNG bytes through `serving_default`.
+
+    Args:
+        version_dir: a version directory.
+        test: images uint8 (N, 28, 28) and labels (N,).
+        through: changes the images before they are encoded, uint8 (N, 28, 28) -> the same.
+
+    Returns:
+        What `metrics` returns.
+    """
+    classes = manifest.read(version_dir)["classes"]
+    serve = tf.saved_model.load(str(version_dir)).signatures["serving_default"]
+    images = through(test.images) if through else test.images
+    predicted = [
+        serve(image_bytes=tf.constant([png(image) for image in images[start : start + BATCH]]))["class_id"].numpy()
+        for start in tqdm(range(0, len(images), BATCH), desc="evaluating", unit="batch", disable=not sys.stderr.isatty())
+    ]
+    return metrics(confusion_matrix(test.labels, np.concatenate(predicted), len(classes)), classes)
+
+
+def png(image: np.ndarray) -> bytes:
+    """One uint8 image as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def plot_confusion(report: dict[str, Any], path: Path) -> None:
+    """Draws the confusion matrix; the diagonal is left out of the colours, so that mistakes are seen."""
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    confusion, classes = np.array(report["confusion_matrix"]), list(report["per_class"])
+    mistakes = np.where(np.eye(len(classes), dtype=bool), 0, confusion)
+    figure, axes = plt.subplots(figsize=(7.5, 6.5), layout="constrained")
+    shown = axes.imshow(mistakes, cmap="cividis_r")
+    for row, column in np.ndindex(*confusion.shape):
+        dark = mistakes[row, column] > mistakes.max() / 2
+        weight = "bold" if row == column else "normal"
+        axes.text(column, row, confusion[row, column], ha="center", va="center", color="white" if dark else "black", weight=weight)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    low, high = report["accuracy_wilson_95"]
+    axes.set_title(f"{report['images']} test images, accuracy {report['accuracy']:.2%} (95 %: {low:.2%} to {high:.2%})")
+    figure.colorbar(shown, label="mistakes")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as text."""
+    low, high = report["accuracy_wilson_95"]
+    lines = [f"accuracy {report['accuracy']:.4f} (95 % Wilson interval {low:.4f} to {high:.4f}), macro F1 {report['macro_f1']:.4f}"]
+    lines.append(f"{'class':14}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}")
+    for name, row in report["per_class"].items():
+        lines.append(f"{name:14}{row['precision']:10.4f}{row['recall']:10.4f}{row['f1']:10.4f}{row['images']:10d}")
+    return "\n".join(lines)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__.splitlines()[0])
+    parser.add_argument("--name", default="fashion_mnist")
+    parser.add_argument("--version", type=int, help="default: the newest")
+    parser.add_argument("--models", type=Path, default=MODELS)
+    parser.add_argument("--data-dir")
+    arguments = parser.parse_args(argv)
+    found = versions(arguments.models / arguments.name)
+    version = arguments.version or max(found, default=0)
+    try:
+        if version not in found:
+            raise FileNotFoundError(
+                f"{arguments.models / arguments.name} has no version {version}; there are: {', '.join(map(str, found)) or 'none'}"
+            )
+        report = evaluate(arguments.models / arguments.name / str(version), load_test(arguments.data_dir))
+    except (DataError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    directory = Path("reports") / arguments.name / str(version)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    plot_confusion(report, directory / "confusion_matrix.png")
+    print(f"{table(report)}\nwrote {directory}/report.json and confusion_matrix.png")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

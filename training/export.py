@@ -1,0 +1,157 @@
+"""Exports a trained run as a version directory, complete but without a number: SavedModel, assets, warm-up, manifest.
+
+    python -m training.export --run-dir runs/best --output runs/best/export
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_log_pb2 import ClassifyLog, PredictionLog, PredictLog
+
+from training import checkpoint, manifest
+from training.data import CLASSES, load_training
+from training.model import CAM_LAYER
+from training.serving_graph import ServedModel
+from training.settings import Settings, settings_from
+
+MODEL_NAME = "fashion_mnist"
+LIBRARIES = ("tensorflow", "keras", "numpy", "tensorflow-serving-api")
+
+
+def export(run_dir: Path, output: Path) -> Path:
+    """Writes the version directory of a finished run to `output` (replaced if it exists).
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+    """
+    model_file, settings_file = run_dir / "model.keras", run_dir / "settings.json"
+    for path in (model_file, settings_file):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: expected a finished run; train it with python -m training.train")
+    settings = settings_from(json.loads(settings_file.read_text(encoding="utf-8")), origin=str(settings_file))
+    progress, _, _ = checkpoint.load(run_dir / "best.npz")
+    model = keras.models.load_model(model_file)
+    shutil.rmtree(output, ignore_errors=True)
+    write_saved_model(model, CLASSES, output)
+    extra = output / "assets.extra"
+    extra.mkdir(exist_ok=True)
+    shutil.copyfile(model_file, extra / "model.keras")
+    samples = load_training(settings.data_dir).validation.images[:1]
+    write_warmup(extra / "tf_serving_warmup_requests", samples[0])
+    manifest.write(output, describe(settings, model, progress))
+    return output
+
+
+def write_saved_model(model: keras.Model, classes: tuple[str, ...], output: Path, cam_layer: str = CAM_LAYER) -> None:
+    """Writes `model` with all signatures as a SavedModel."""
+    with tempfile.TemporaryDirectory() as scratch:
+        classes_file = Path(scratch) / "classes.txt"
+        classes_file.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+        served = ServedModel(model, classes, str(classes_file), cam_layer)
+        tf.saved_model.save(served, str(output), signatures=served.signatures())
+    _set_method_name(output, "classify", "tensorflow/serving/classify")
+
+
+def _set_method_name(directory: Path, signature: str, method_name: str) -> None:
+    # tf.saved_model.save names every method "tensorflow/serving/predict"
+    path = directory / "saved_model.pb"
+    saved_model = SavedModel.FromString(path.read_bytes())
+    saved_model.meta_graphs[0].signature_def[signature].method_name = method_name
+    path.write_bytes(saved_model.SerializeToString(deterministic=True))
+
+
+def write_warmup(path: Path, image: np.ndarray) -> None:
+    """Writes one warm-up request a signature, replayed by the server before the version is AVAILABLE.
+
+    Args:
+        image: uint8 (28, 28), 0..255.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    encoded = buffer.getvalue()
+    inputs = {
+        "serving_default": {"image_bytes": tf.constant([encoded])},
+        "explain": {"image_bytes": tf.constant([encoded])},
+        "preprocess": {"image_bytes": tf.constant([encoded])},
+        "images": {"images": tf.constant(np.repeat(image[None, ..., None], 3, axis=-1), tf.float32)},
+        "pixels": {"pixels": tf.constant(image.reshape(1, -1), tf.float32)},
+    }
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, tensors in inputs.items():
+            request = PredictRequest()
+            request.model_spec.name, request.model_spec.signature_name = MODEL_NAME, signature
+            for name, tensor in tensors.items():
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(tensor))
+            writer.write(PredictionLog(predict_log=PredictLog(request=request)).SerializeToString())
+        classification = ClassificationRequest()
+        classification.model_spec.name, classification.model_spec.signature_name = MODEL_NAME, "classify"
+        feature = classification.input.example_list.examples.add().features.feature["image_bytes"]
+        feature.bytes_list.value.append(encoded)
+        writer.write(PredictionLog(classify_log=ClassifyLog(request=classification)).SerializeToString())
+
+
+def describe(settings: Settings, model: keras.Model, progress: checkpoint.Progress) -> dict[str, Any]:
+    """What the manifest says beside the hashes, which come last, and the metrics, which evaluation adds."""
+    training = settings.to_dict()
+    if settings.backbone_weights not in ("imagenet", "none"):
+        training["backbone_weights"] = Path(settings.backbone_weights).name  # the path says nothing elsewhere
+    training.pop("data_dir")
+    return {
+        "name": MODEL_NAME,
+        "version": None,  # given when published
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_commit": _git_commit(),
+        "classes": list(CLASSES),
+        "input_size": settings.image_size,
+        "preprocessing": "fashion_mnist: 28x28 grey, light object on black",
+        "cam_layers": [CAM_LAYER],
+        "backbone": settings.backbone,
+        "initial_weights": progress.initial_weights,
+        "parameters": model.count_params(),
+        "training": training | {"best_epoch": progress.best_epoch, "keras_backend": keras.backend.backend()},
+        "metrics": {"validation": {"accuracy": progress.best_accuracy}},
+        "libraries": {name: library_version(name) for name in LIBRARIES},
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        return None
+    return result.stdout.strip()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__.splitlines()[0])
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    try:
+        print(f"wrote {export(arguments.run_dir, arguments.output)}")
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,191 @@
+"""The graph that is served: batch norms folded, variables frozen, preprocessing and signed Grad-CAM inside.
+
+Grad-CAM (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391) of class c is ReLU(sum_k alpha_kc A_k) with
+alpha_kc = mean over positions of d logit_c / d A_k (equations 1 and 2). The graph returns the sum, before ReLU, of every class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from training.augment import to_model_input
+from training.model import LOGITS_LAYER
+from training.preprocessing import SIZE, decode, polarised, to_view
+
+
+def fold_batch_norms(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
+    """Folds every batch norm that follows a convolution alone into the convolution's kernel and bias.
+
+    A' = s * A + t, with s = gamma / sqrt(variance + epsilon) and t = beta + s * (bias - mean).
+
+    Returns:
+        The same function as `model` in inference; and by name of the folded convolution its t, float32 (channels,),
+        by which its output is shifted against the original's (scaled by s).
+    """
+    norms = _foldable(model)
+    folded_into = {norm.name: convolution.name for convolution, norm in norms}
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if layer.name in folded_into:
+            return keras.layers.Identity(name=layer.name)
+        config = layer.get_config()
+        if layer.name in folded_into.values():
+            config["use_bias"] = True
+        return layer.__class__.from_config(config)
+
+    def call(layer: keras.layers.Layer, *args, **kwargs):
+        return layer(*args) if layer.name in folded_into else layer(*args, **kwargs)  # a batch norm's mask and training
+
+    folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    for layer in model.layers:
+        if layer.name not in folded_into and layer.name not in folded_into.values():
+            folded.get_layer(layer.name).set_weights(layer.get_weights())
+    shifts = {}
+    for convolution, norm in norms:
+        kernel = convolution.get_weights()[0]
+        bias = convolution.get_weights()[1] if convolution.use_bias else 0.0
+        mean, variance = norm.moving_mean.numpy(), norm.moving_variance.numpy()
+        gamma = norm.gamma.numpy() if norm.scale else np.ones_like(mean)
+        beta = norm.beta.numpy() if norm.center else np.zeros_like(mean)
+        scale = gamma / np.sqrt(variance + norm.epsilon)
+        shift = beta + scale * (bias - mean)
+        depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
+        per_output = scale.reshape(kernel.shape[2:]) if depthwise else scale  # depthwise kernels are (h, w, C, multiplier)
+        folded.get_layer(convolution.name).set_weights([kernel * per_output, shift])
+        shifts[convolution.name] = shift.astype("float32")
+    return folded, shifts
+
+
+def _foldable(model: keras.Model) -> list[tuple[keras.layers.Layer, keras.layers.BatchNormalization]]:
+    """Pairs of a convolution without activation and the batch norm that is its only consumer."""
+    consumers: dict[str, list[keras.layers.Layer]] = {}
+    for layer in model.layers:
+        for node in layer._inbound_nodes:
+            for tensor in node.input_tensors:
+                consumers.setdefault(tensor._keras_history.operation.name, []).append(layer)
+    pairs = []
+    for layer in model.layers:
+        following = consumers.get(layer.name, [])
+        linear = getattr(layer, "activation", None) is keras.activations.linear
+        is_convolution = isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
+        if is_convolution and linear and len(following) == 1 and isinstance(following[0], keras.layers.BatchNormalization):
+            pairs.append((layer, following[0]))
+    return pairs
+
+
+def frozen_core(model: keras.Model, cam_layer: str) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """The folded, frozen network: model input (N, S, S, 3) -> logits (N, C), signed Grad-CAM maps (N, C, h, w).
+
+    One function serves all signatures, so the weights are stored once; TensorFlow prunes the maps where nobody asks for them.
+
+    Raises:
+        ValueError: the model has no layer `cam_layer`.
+    """
+    folded, shifts = fold_batch_norms(model)
+    activations_tensor = folded.get_layer(cam_layer).output
+    network = keras.Model(folded.input, [activations_tensor, folded.get_layer(LOGITS_LAYER).output])
+    shift = tf.constant(shifts.get(cam_layer, np.zeros(activations_tensor.shape[-1], "float32")))
+    size, classes = model.input_shape[1], folded.get_layer(LOGITS_LAYER).output.shape[-1]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32)], autograph=False)
+    def core(inputs):
+        activations, logits = network(inputs, training=False)  # (N, h, w, K), (N, C)
+        alphas = tf.stack(
+            [tf.reduce_mean(tf.gradients(logits[:, c], activations)[0], axis=(1, 2)) for c in range(classes)], axis=1
+        )  # (N, C, K)
+        # alpha and shift belong to the folded layer: s cancels, what remains is A' - t
+        cams = tf.einsum("nck,nhwk->nchw", alphas, activations - shift)
+        return logits, cams
+
+    return convert_variables_to_constants_v2(core.get_concrete_function())
+
+
+class ServedModel(tf.Module):
+    """All signatures over one frozen network. See DESIGN's table of signatures in docs and README."""
+
+    def __init__(self, model: keras.Model, classes: Sequence[str], classes_file: str, cam_layer: str):
+        super().__init__()
+        self._core = frozen_core(model, cam_layer)
+        self._image_size = model.input_shape[1]
+        self._classes = tf.constant(list(classes))
+        self._classes_file = tf.saved_model.Asset(classes_file)  # travels as assets/classes.txt
+
+    def _classified(self, views: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """views: float32 (N, 28, 28) -> the three outputs of serving_default, and the maps."""
+        logits, cams = self._core(to_model_input(views[..., None], self._image_size))
+        probabilities = tf.nn.softmax(logits)
+        class_id = tf.argmax(logits, axis=-1)
+        outputs = {
+            "class_id": class_id,
+            "class_name": tf.gather(self._classes, class_id),
+            "probabilities": probabilities,
+        }
+        return outputs, cams
+
+    def _views(self, image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        tf.debugging.assert_rank(image_bytes, 1, "image_bytes: expected a list of encoded images, shape (N,)")
+        return tf.map_fn(
+            lambda one: to_view(decode(one)),
+            image_bytes,
+            fn_output_signature=(tf.TensorSpec((SIZE, SIZE), tf.float32), tf.TensorSpec((4,), tf.float32)),
+        )
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serving_default(self, image_bytes):
+        return self._classified(self._views(image_bytes)[0])[0]
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def explain(self, image_bytes):
+        outputs, cams = self._classified(self._views(image_bytes)[0])
+        return outputs | {"cams": cams}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, name="images")])
+    def images(self, images):
+        shape = tf.shape(images)
+        images = _checked(images, "images", "(N, H, W, 3)", shape[0] * shape[1] * shape[2] * 3)
+        views = tf.map_fn(lambda image: to_view(image)[0], images, fn_output_signature=tf.TensorSpec((SIZE, SIZE), tf.float32))
+        return self._classified(views)[0]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, SIZE * SIZE], tf.float32, name="pixels")])
+    def pixels(self, pixels):
+        pixels = _checked(pixels, "pixels", f"(N, {SIZE * SIZE})", tf.shape(pixels)[0] * SIZE * SIZE)
+        views = tf.map_fn(polarised, tf.reshape(pixels, (-1, SIZE, SIZE)))
+        return self._classified(views)[0]
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def classify(self, inputs):
+        features = tf.io.parse_example(inputs, {"image_bytes": tf.io.FixedLenFeature([], tf.string)})
+        outputs, _ = self._classified(self._views(features["image_bytes"])[0])
+        scores, order = tf.math.top_k(outputs["probabilities"], k=self._classes.shape[0])
+        return {"classes": tf.gather(self._classes, order), "scores": scores}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def preprocess(self, image_bytes):
+        views, boxes = self._views(image_bytes)
+        pictures = tf.map_fn(
+            lambda view: tf.io.encode_png(tf.cast(view, tf.uint8)[..., None]),
+            views,
+            fn_output_signature=tf.TensorSpec((), tf.string),
+        )
+        return {"view_bytes": pictures, "box": boxes}
+
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        names = ("serving_default", "explain", "images", "pixels", "classify", "preprocess")
+        return {name: getattr(self, name).get_concrete_function() for name in names}
+
+
+def _checked(values: tf.Tensor, name: str, expected: str, size: tf.Tensor) -> tf.Tensor:
+    """Fails on another shape (TF Serving does not hold requests against the signature), NaN, or values outside 0..255."""
+    in_range = tf.reduce_all(tf.math.is_finite(values) & (values >= 0.0) & (values <= 255.0))
+    with tf.control_dependencies(
+        [
+            tf.debugging.Assert(tf.size(values) == size, [f"{name}: expected float32 {expected}, got shape", tf.shape(values)]),
+            tf.debugging.Assert(in_range, [f"{name}: expected values 0..255, got NaN or values outside, such as", values]),
+        ]
+    ):
+        return tf.identity(values)
