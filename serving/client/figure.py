@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from serving.client.colormaps import diverging, sequential
+from serving.client.overlay import PAINTED_RANGE
 
 _MARGIN_PX = 16
 _TITLE_PX = 20
@@ -63,7 +64,10 @@ def beside(photo: Image.Image, overlay: Image.Image, title: str, caption: str, b
 
 
 def _draw_bar(figure: Image.Image, bar: ColourBar, left: int, top: int, width: int) -> None:
-    colours = diverging(np.linspace(-1, 1, width)) if bar.signed else sequential(np.linspace(0, 1, width))
+    if bar.signed:
+        colours = diverging(np.linspace(-PAINTED_RANGE, PAINTED_RANGE, width))
+    else:
+        colours = sequential(np.linspace(0, 1, width))
     figure.paste(Image.fromarray(colours[None]).resize((width, _BAR_PX)), (left, top))
     draw = ImageDraw.Draw(figure)
     y = top + _BAR_PX + 4

@@ -23,7 +23,7 @@ import numpy as np
 from serving.client.base import Answer, BaseClient
 from serving.client.errors import BadResponse, ServingError, Unauthenticated, from_grpc_code
 from serving.client.results import ModelMetadata, Signature, TensorInfo, VersionStatus
-from serving.client.transport import checked_credentials, checked_url, is_loopback
+from serving.client.transport import checked_credentials, checked_url, checked_verify, is_loopback
 
 try:
     import grpc
@@ -183,7 +183,7 @@ def _channel(url: str, retries: int, verify: bool | str) -> grpc.Channel:
     parts = urlsplit(url)
     if parts.path:
         raise ValueError(f"url: gRPC allows no path behind the host, got {url!r}")
-    if verify is False:
+    if checked_verify(verify) is False:
         raise ValueError("verify: gRPC cannot skip the check of certificates; give the path of the CA's certificate")
     target = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
     if ":" in (parts.hostname or ""):

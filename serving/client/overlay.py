@@ -26,7 +26,7 @@ CANVAS_PX = 640  # longest edge of a drawing; small pictures are enlarged to it,
 CRISP_BELOW_PX = 160  # smaller pictures keep their square pixels when enlarged
 PAD_COLOUR = (236, 236, 236)  # what the model saw beyond the photo's edge
 _VEIL = 0.4
-_PAINTED_RANGE = 0.8
+PAINTED_RANGE = 0.8  # of the diverging map
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ def paint_contrast(layout: Layout, contrast: Floats, *, opacity: float = 0.8) ->
     # A veil at zero, or the sign's change would be a hard line on a dark photo; the strongest colour stays light enough
     # to be seen there too.
     alpha = _checked_opacity(opacity) * (_VEIL + (1 - _VEIL) * np.abs(values))
-    return _blend(layout, diverging(_PAINTED_RANGE * values), alpha)
+    return _blend(layout, diverging(PAINTED_RANGE * values), alpha)
 
 
 def smooth(grid: Floats, size: tuple[int, int]) -> Floats:

@@ -7,6 +7,7 @@ import random
 import time
 from http.cookiejar import DefaultCookiePolicy
 from ipaddress import ip_address
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
@@ -62,7 +63,7 @@ class HttpTransport:
         adapter = HTTPAdapter(pool_connections=1, pool_maxsize=_POOL_SIZE)
         session.mount(self.url, adapter)
         session.auth = basic_auth(user, password)
-        session.verify = verify
+        session.verify = checked_verify(verify)
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         session.trust_env = not is_loopback(self.url)  # no proxy stands before one's own machine
 
@@ -168,6 +169,17 @@ def checked_credentials(user: str | None, password: str | None) -> tuple[str, st
     if ":" in user:
         raise ValueError("user: basic authentication allows no colon in the name")
     return user, password
+
+
+def checked_verify(verify: bool | str) -> bool | str:
+    """The setting itself.
+
+    Raises:
+        ValueError: it names a file that is not there.
+    """
+    if isinstance(verify, str) and not Path(verify).exists():
+        raise ValueError(f"verify: {verify}: no such file; expected the certificates of a CA (PEM)")
+    return verify
 
 
 def basic_auth(user: str | None, password: str | None) -> AuthBase:
