@@ -17,10 +17,10 @@ def main() -> None:
     from ui import markup
     from ui.pages import look, model
 
-    st.set_page_config(page_title="Vitrine", page_icon=str(ICON), layout="wide")
-    st.html(markup.STYLE_SHEET)
-    # The paths differ from the names of the files: Streamlit would otherwise take the folder pages/ for its own older
-    # kind of pages when the first visitor after a start opens one of them directly, and run a module that shows nothing.
+    # Before the navigation, or the browser asks for the icon of the page in the meantime.
+    st.set_page_config(page_icon=str(ICON), layout="wide")
+    # The paths differ from the names of the files: when the first visitor after a start opens /look directly, Streamlit
+    # would take the folder pages/ for its own older kind of pages and run a module that shows nothing.
     page = st.navigation(
         [
             st.Page(look.page, title="Look", icon=":material/visibility:", url_path="home", default=True),
@@ -28,6 +28,8 @@ def main() -> None:
         ],
         position="top",
     )
+    st.set_page_config(page_title=f"{page.title} · Vitrine")
+    st.html(markup.STYLE_SHEET)
     page.run()
 
 

@@ -1,18 +1,31 @@
 """Small pieces of HTML, made from data alone; every text in them is escaped."""
 
 import base64
+import io
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from serving.client.results import Score
 from ui.advice import Advice
 from ui.gallery import Sample
 
 STYLE_SHEET = Path(__file__).resolve().parent / "style.css"
+
+
+def picture_url(image: Image.Image) -> str:
+    """A picture as a data: URL, so that it travels with the page.
+
+    Streamlit's own way is a second request for each picture, to a file that is gone as soon as the next drawing replaces
+    it: on a busy machine the browser comes too late and shows a broken picture.
+    """
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=90, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def percent(probability: float) -> str:

@@ -13,7 +13,7 @@ MAX_UPLOAD_BYTES = 10 * 1024 * 1024
 MAX_SENT_BYTES = 7 * 1024 * 1024
 MAX_SENT_PIXELS = 16_000_000
 # Beyond this a picture is not opened at all: decoding it would take the page's memory.
-MAX_OPENED_PIXELS = 120_000_000
+MAX_OPENED_PIXELS = 64_000_000
 SENT_SIDE = 2048
 SHOWN_SIDE = 896
 SERVED_FORMATS = ("PNG", "JPEG", "GIF", "BMP")

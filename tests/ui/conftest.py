@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).parent))  # for browser_steps, which the tests of the whole stack use too
 CLASSES = [entry["label"] for entry in json.loads((ROOT / "ui/samples/index.json").read_text())][::2]
 GRID = (3, 3)
 
@@ -116,6 +118,9 @@ class FakeServing:
                 self.wfile.write(data)
 
             def _failed(self) -> bool:
+                if fake._server is None:  # stopped: a connection kept open gets no answer any more
+                    self.close_connection = True
+                    return True
                 if fake.mode == "slow":
                     time.sleep(1.0)
                 elif fake.mode == "garbage":

@@ -35,7 +35,13 @@ def page() -> None:
 
 def _ways_in() -> None:
     way = st.segmented_control(
-        "Where the picture comes from", WAYS, default=WAYS[0], required=True, key="way", label_visibility="collapsed"
+        "Where the picture comes from",
+        WAYS,
+        default=WAYS[0],
+        required=True,
+        key="way",
+        label_visibility="collapsed",
+        persist_state="session",
     )
     if way == "Upload":
         st.file_uploader(
@@ -135,7 +141,13 @@ def _show_answer(settings: Settings, picture: Picture, answer: Answer) -> None:
             st.html(markup.verdict(explanation.class_name, picture.true_label, answer.classes))
     with numbers:
         choice = st.segmented_control(
-            "How many classes", TOP_CHOICES, default="Top 5", required=True, key="top", label_visibility="collapsed"
+            "How many classes",
+            TOP_CHOICES,
+            default="Top 5",
+            required=True,
+            key="top",
+            label_visibility="collapsed",
+            persist_state="session",
         )
         st.html(markup.bars(explanation.top(TOP_CHOICES[choice], answer.classes)))
     for note in picture.notes:
@@ -171,14 +183,16 @@ def _controls(picture: Picture, answer: Answer) -> tuple[int, int, float]:
     class_id = one.selectbox("Evidence for", ranked, format_func=named, key=f"class-{which}")
     others = [NO_CONTRAST, *(other for other in ranked if other != class_id)]
     other_id = two.selectbox("rather than", others, format_func=named, key=f"other-{which}-{class_id}")
-    opacity = three.slider("Opacity of the map", 0, 100, 70, 5, format="%d%%", key="opacity")
+    opacity = three.slider("Opacity of the map", 0, 100, 70, 5, format="%d%%", key="opacity", persist_state="session")
     return class_id, other_id, opacity / 100
 
 
 def _pictures(picture: Picture, answer: Answer, class_id: int, other_id: int, opacity: float) -> None:
     layout = overlay.lay_out(picture.shown, None if answer.view is None else answer.view.box)
     whole, evidence, view = st.columns(3, gap="medium")
-    whole.image(layout.image, caption="The picture", alt=f"The picture: {picture.name}", width="stretch")
+    whole.image(
+        markup.picture_url(layout.image), caption="The picture", alt=f"The picture: {picture.name}", width="stretch"
+    )
     with evidence:
         if other_id == NO_CONTRAST:
             _evidence(layout, answer, class_id, opacity)
@@ -187,7 +201,7 @@ def _pictures(picture: Picture, answer: Answer, class_id: int, other_id: int, op
     if answer.view is not None:
         height, width = answer.view.image.shape[:2]
         view.image(
-            overlay.lay_out(Image.fromarray(answer.view.image)).image,
+            markup.picture_url(overlay.lay_out(Image.fromarray(answer.view.image)).image),
             caption=f"What the model sees, {width} x {height} pixels",
             alt="The picture after trimming and scaling, as the model sees it",
             width="stretch",
@@ -205,7 +219,7 @@ def _evidence(layout: overlay.Layout, answer: Answer, class_id: int, opacity: fl
         )
         return
     st.image(
-        overlay.paint(layout, cam, opacity=opacity),
+        markup.picture_url(overlay.paint(layout, cam, opacity=opacity)),
         caption=f"Evidence for {markup.plain(name)}",
         alt=f"The picture with the places that speak for {name} in colour",
         width="stretch",
@@ -215,8 +229,9 @@ def _evidence(layout: overlay.Layout, answer: Answer, class_id: int, opacity: fl
 
 def _contrast(layout: overlay.Layout, answer: Answer, class_id: int, other_id: int, opacity: float) -> None:
     name, other = answer.classes[class_id], answer.classes[other_id]
+    difference = answer.explanation.contrast(class_id, other_id)
     st.image(
-        overlay.paint_contrast(layout, answer.explanation.contrast(class_id, other_id), opacity=opacity),
+        markup.picture_url(overlay.paint_contrast(layout, difference, opacity=opacity)),
         caption=f"Evidence for {markup.plain(name)} rather than {markup.plain(other)}",
         alt=f"The picture with the places that speak for {name} in orange and for {other} in purple",
         width="stretch",

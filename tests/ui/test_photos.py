@@ -1,0 +1,118 @@
+"""Pictures made ready: what is sent, what is shown, what is refused in words."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ui import photos
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP"])
+def test_what_the_server_reads_is_sent_untouched(kind):
+    raw = encoded(noise(50, 30), kind)
+    picture = photos.read("a", raw)
+    assert picture.data == raw
+    assert picture.notes == ()
+    assert (picture.width, picture.height) == (50, 30)
+
+
+def test_webp_is_sent_as_png_with_the_same_pixels():
+    image = noise(50, 30)
+    picture = photos.read("a", encoded(image, "WEBP", lossless=True))
+    sent = Image.open(io.BytesIO(picture.data))
+    assert sent.format == "PNG"
+    assert np.array_equal(np.asarray(sent), np.asarray(image))
+    assert "PNG copy" in picture.notes[0]
+
+
+def test_a_turned_photo_is_shown_upright_and_sent_as_it_is():
+    image = Image.new("RGB", (200, 100), "black")
+    image.paste("red", (0, 0, 100, 100))  # left half red; turned by 90 degrees clockwise it is the upper half
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = encoded(image, "JPEG", exif=exif)
+    picture = photos.read("turned.jpg", raw)
+    assert picture.data == raw
+    assert (picture.width, picture.height) == (100, 200)
+    assert picture.shown.size == (100, 200)
+    assert picture.shown.getpixel((50, 20))[0] > 200
+    assert picture.shown.getpixel((50, 180))[0] < 50
+
+
+def test_a_photo_of_too_many_pixels_is_sent_smaller_and_said_so():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = encoded(Image.new("RGB", (6000, 3000), "teal"), "JPEG", exif=exif)
+    picture = photos.read("big.jpg", raw)
+    sent = Image.open(io.BytesIO(picture.data))
+    assert sent.size == (1024, 2048)
+    assert sent.getexif().get(0x0112) is None, "turned already, it must not be turned again"
+    assert "3000 x 6000 pixels" in picture.notes[0]
+    assert "1024 x 2048 pixels" in picture.notes[0]
+    assert max(picture.shown.size) == photos.SHOWN_SIDE
+
+
+def test_a_file_larger_than_a_request_is_sent_smaller():
+    raw = encoded(noise(1700, 1600), "BMP")
+    assert photos.MAX_SENT_BYTES < len(raw) < photos.MAX_UPLOAD_BYTES
+    picture = photos.read("big.bmp", raw)
+    assert len(picture.data) < photos.MAX_SENT_BYTES
+    assert "larger than the server takes" in picture.notes[0]
+
+
+def test_transparency_is_shown_over_white():
+    picture = photos.read("a.png", encoded(Image.new("RGBA", (10, 10), (255, 0, 0, 0)), "PNG"))
+    assert picture.shown.getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_sixteen_bits_are_shown_as_eight():
+    deep = Image.fromarray(np.full((10, 10), 0x8000, np.uint16))
+    assert photos.read("a.png", encoded(deep, "PNG")).shown.getpixel((5, 5)) == (128, 128, 128)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"", "is empty"),
+        (b"hello", "is not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not a picture"),
+        (encoded(noise(60, 60), "PNG")[:900], "is not a picture"),
+        (encoded(noise(60, 60), "JPEG")[:300], "is not a picture"),
+        (encoded(noise(4, 4), "TIFF"), "is not a picture"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(photos.MAX_UPLOAD_BYTES), "is too large: 10.0 MB"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_words(raw, words):
+    with pytest.raises(photos.PhotoError) as refusal:
+        photos.read("file.png", raw)
+    advice = refusal.value.advice
+    assert words in advice.title
+    assert "“file.png”" in advice.title
+    assert advice.action
+    assert "0x" not in advice.detail
+
+
+@pytest.mark.parametrize("side", [8100, 13500])  # over the page's limit, and over the one where Pillow refuses
+def test_a_decompression_bomb_is_not_opened(side):
+    bomb = encoded(Image.new("1", (side, side)), "PNG", compress_level=1)
+    assert len(bomb) < photos.MAX_UPLOAD_BYTES
+    with pytest.raises(photos.PhotoError, match="too many pixels"):
+        photos.read("bomb.png", bomb)
+
+
+def test_the_same_bytes_have_the_same_digest():
+    raw = encoded(noise(5, 5), "PNG")
+    assert photos.read("a", raw).digest == photos.read("b", raw).digest
+    assert photos.read("a", raw).digest != photos.read("a", encoded(noise(6, 5), "PNG")).digest
