@@ -8,6 +8,7 @@ import struct
 
 import numpy as np
 import pytest
+
 from serving.embedded import json_reader, json_results, json_tensors
 from serving.embedded.dtypes import BY_ENUM
 from serving.embedded.errors import Code, ServingError
