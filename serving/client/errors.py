@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 MAX_MESSAGE_CHARS = 1000
+_NODES = re.compile(r" *\[\[.*?\{\{.*?node .*?\}\}.*?\]\]")
 
 
 class ServingError(Exception):
@@ -132,6 +134,6 @@ def from_grpc_code(code: str, message: str) -> ServingError:
 
 
 def clip(message: str) -> str:
-    """One line of bounded length: servers put whole stack traces into their messages."""
-    line = " ".join(message.split())
+    """One line of bounded length, without the graph's node names that TensorFlow puts behind its messages."""
+    line = _NODES.sub("", " ".join(message.split()))
     return line if len(line) <= MAX_MESSAGE_CHARS else line[:MAX_MESSAGE_CHARS] + " …"

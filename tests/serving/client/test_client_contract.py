@@ -55,6 +55,12 @@ def test_long_messages_become_one_bounded_line():
     assert "\n" not in errors.clip("a\nb")
 
 
+def test_node_names_of_the_graph_are_left_out():
+    message = "Invalid JPEG data, size 8\n\t [[{{function_node f_10075}}{{node map/while/ExtractJpegShape}}]] [Op:x]"
+    assert errors.clip(message) == "Invalid JPEG data, size 8 [Op:x]"
+    assert errors.clip("expected [[1, 2]], got [[3]]") == "expected [[1, 2]], got [[3]]"
+
+
 def test_names_join_by_rank():
     probabilities = np.array([0.1, 0.6, 0.3], np.float32)
     assert join(probabilities, ["b", "c", "a"], np.array([0.6, 0.3, 0.1], np.float32)) == ("a", "b", "c")
