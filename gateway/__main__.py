@@ -1,15 +1,17 @@
 """The gateway's commands.
 
-    python -m gateway credentials                 make user and password once, in .env
-    python -m gateway run                         nginx in the foreground
-    python -m gateway users add|remove|list       further users, effective on the next request
-    python -m gateway render DIRECTORY            the configuration that `run` would use
+python -m gateway credentials                 make user and password once, in .env
+python -m gateway run                         nginx in the foreground
+python -m gateway users add|remove|list       further users, effective on the next request
+python -m gateway render DIRECTORY            the configuration that `run` would use
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from gateway import credentials, dotenv, settings, users
@@ -38,8 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _users(arguments: argparse.Namespace, environ: dict[str, str]) -> None:
-    path = Path(environ.get("GATEWAY_USERS_FILE") or users.USERS_FILE).resolve()
+def _users_file(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("GATEWAY_USERS_FILE") or users.USERS_FILE).resolve()
+
+
+def _users(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    path = _users_file(environ)
     owner = environ.get("GATEWAY_USER") or credentials.DEFAULT_USER
     if arguments.action == "list":
         print(f"{owner}  (from .env)")
@@ -63,13 +69,15 @@ def main() -> int:
     try:
         if arguments.command == "credentials":
             print(credentials.ensure())
+            # There from the first start on, so that users added later count at once, in containers too.
+            users.touch(_users_file(dotenv.load()))
             return 0
         environ = dotenv.load()
         if arguments.command == "users":
             _users(arguments, environ)
             return 0
         if arguments.command == "run":
-            return run(settings.read(environ))
+            return run(settings.read(environ), functools.partial(print, flush=True))
         arguments.directory.mkdir(mode=0o700, parents=True)
         print(render(settings.read(environ), arguments.directory.resolve(), nginx_binary()))
     except (GatewayError, FileExistsError) as error:

@@ -45,7 +45,11 @@ def _complete(path: Path, text: str | None) -> str | None:
     missing = {name: value for name, value in made.items() if not known.get(name)}
     if text is None:
         written = dotenv.write_private(path, dotenv.complete(_HEADER, missing), replace=False)
-        return f"credentials: made user {user!r} and a random password in {path} (readable only by you)" if written else None
+        return (
+            f"credentials: made user {user!r} and a random password in {path} (readable only by you)"
+            if written
+            else None
+        )
     if missing:
         dotenv.write_private(path, dotenv.complete(text, missing), replace=True)
         return f"credentials: completed {path} ({', '.join(missing)})"

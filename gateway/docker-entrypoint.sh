@@ -5,12 +5,12 @@ umask 077
 
 fail() { echo "gateway: $1" >&2; exit 2; }
 
-: "${GATEWAY_USER:=vitrine}" "${GATEWAY_BIND:=0.0.0.0}" "${GATEWAY_PORT:=8080}" "${GATEWAY_TLS_PORT:=8443}"
+: "${GATEWAY_HOME:=/etc/gateway}" "${GATEWAY_USER:=vitrine}" "${GATEWAY_BIND:=0.0.0.0}" "${GATEWAY_PORT:=8080}" "${GATEWAY_TLS_PORT:=8443}"
 : "${SERVING_HOST:=serving}" "${SERVING_GRPC_PORT:=8500}" "${SERVING_REST_PORT:=8501}"
 : "${UI_HOST:=ui}" "${UI_PORT:=8502}" "${TLS_CERT:=}" "${TLS_KEY:=}" "${RUN_DIR:=/run/gateway}"
-: "${GATEWAY_WORKERS:=auto}" "${GATEWAY_TIMEOUT_S:=60}" "${GATEWAY_MAX_CONNECTIONS:=2000}"
+: "${GATEWAY_WORKERS:=auto}" "${GATEWAY_TIMEOUT_S:=60}" "${GATEWAY_MAX_CONNECTIONS:=2000}" "${GATEWAY_PASSWORD:=}"
 
-[ "${#GATEWAY_PASSWORD}" -ge 12 ] 2>/dev/null ||
+[ "${#GATEWAY_PASSWORD}" -ge 12 ] ||
     fail "GATEWAY_PASSWORD is missing or shorter than 12 characters: run \`python -m gateway credentials\` first"
 case "$GATEWAY_USER" in *[!A-Za-z0-9._@-]*) fail "GATEWAY_USER may hold letters, digits and . _ @ - only" ;; esac
 case "${GATEWAY_ACCESS_LOG:=all}" in
@@ -27,11 +27,11 @@ RESOLVER=$(awk '$1 == "nameserver" { print index($2, ":") ? "[" $2 "]" : $2; exi
 
 rm -rf "${RUN_DIR:?}"/*
 mkdir -p "$RUN_DIR/main.d" "$RUN_DIR/server.d" "$RUN_DIR/empty"
-cp /etc/gateway/conf/* "$RUN_DIR"
+cp "$GATEWAY_HOME"/conf/* "$RUN_DIR"
 printf '%s' "$GATEWAY_PASSWORD" | openssl passwd -apr1 -stdin | sed "s|^|$GATEWAY_USER:|" > "$RUN_DIR/htpasswd"
 
 # Further users, when the host's folder is mounted and has the file; changes there count at once.
-: "${GATEWAY_USERS_FILE:=/etc/gateway/users/htpasswd}"
+: "${GATEWAY_USERS_FILE:=$GATEWAY_HOME/users/htpasswd}"
 USERS_FILE=$GATEWAY_USERS_FILE
 [ -r "$USERS_FILE" ] || USERS_FILE=$RUN_DIR/htpasswd
 
@@ -41,11 +41,20 @@ nginx -e stderr -V 2>&1 | grep -q -- --add-module=njs ||
 export GATEWAY_USER GATEWAY_BIND GATEWAY_PORT GATEWAY_TLS_PORT GATEWAY_WORKERS GATEWAY_TIMEOUT_S GATEWAY_MAX_CONNECTIONS \
     SERVING_HOST SERVING_GRPC_PORT SERVING_REST_PORT UI_HOST UI_PORT TLS_CERT TLS_KEY RUN_DIR RESOLVER USERS_FILE \
     LOG_ERRORS LOG_ALL GATEWAY_COOKIE_SECRET
-fill() { envsubst "$(grep -o '\${[A-Z_]*}' "$1" | sort -u | tr '\n' ' ')" < "$1"; }
-fill /etc/gateway/nginx.conf.template > "$RUN_DIR/nginx.conf"
+fill() {                        # as gateway/render.py: every dollar-brace name in capitals
+    awk '{
+        while (match($0, /\$\{[A-Z_]+\}/)) {
+            name = substr($0, RSTART + 2, RLENGTH - 3)
+            if (!(name in ENVIRON)) { print "gateway: no value for " name > "/dev/stderr"; exit 1 }
+            $0 = substr($0, 1, RSTART - 1) ENVIRON[name] substr($0, RSTART + RLENGTH)
+        }
+        print
+    }' "$1"
+}
+fill "$GATEWAY_HOME"/nginx.conf.template > "$RUN_DIR/nginx.conf"
 if [ -n "$TLS_CERT$TLS_KEY" ]; then
     { [ -r "$TLS_CERT" ] && [ -r "$TLS_KEY" ]; } || fail "TLS needs both TLS_CERT and TLS_KEY, readable for user $(id -u)"
-    fill /etc/gateway/tls.conf.template > "$RUN_DIR/server.d/tls.conf"
+    fill "$GATEWAY_HOME"/tls.conf.template > "$RUN_DIR/server.d/tls.conf"
 fi
 
 ulimit -n "$(ulimit -Hn)"       # two files a proxied connection

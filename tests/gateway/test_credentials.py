@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from gateway import credentials, dotenv
 from gateway.errors import GatewayError
 from gateway.passwords import apr1, check_password, generate
@@ -139,7 +140,9 @@ def test_generated_passwords_are_always_taken():
         check_password(generate(), "vitrine")
 
 
-@pytest.mark.parametrize("line", ["GATEWAY_PASSWORD=changeme", "GATEWAY_PASSWORD=admin", "GATEWAY_USER=a:b", "GATEWAY_USER=a b"])
+@pytest.mark.parametrize(
+    "line", ["GATEWAY_PASSWORD=changeme", "GATEWAY_PASSWORD=admin", "GATEWAY_USER=a:b", "GATEWAY_USER=a b"]
+)
 def test_a_bad_file_is_refused_and_left_alone(tmp_path, line):
     path = tmp_path / ".env"
     path.write_text(line + "\n")
@@ -158,7 +161,13 @@ def test_a_bad_file_is_refused_and_left_alone(tmp_path, line):
 def test_run_refuses_with_one_line(changes, expected):
     environ = {**os.environ, "GATEWAY_PASSWORD": "kX9.rT2+Lm4_Qz", **changes}
     done = subprocess.run(
-        [sys.executable, "-m", "gateway", "run"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "gateway", "run"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stdout == ""

@@ -1,4 +1,4 @@
-"""The installed Streamlit behind the gateway: its page, its websocket by cookie, its origin check, the content policy."""
+"""The installed Streamlit behind the gateway: its page, its websocket by cookie, its origin, the content policy."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def behind(start_gateway, world, ports):
     port = _free_port()
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", str(script), f"--server.port={port}", "--server.address=127.0.0.1",
-             "--server.headless=true", "--browser.gatherUsageStats=false", "--server.fileWatcherType=none"],
+            [sys.executable, "-m", "streamlit", "run", str(script), f"--server.port={port}",
+             "--server.address=127.0.0.1", "--server.headless=true", "--browser.gatherUsageStats=false", "--server.fileWatcherType=none"],
             cwd=folder, stdout=log, stderr=log, env={**os.environ, "HOME": str(folder)},
         )  # fmt: skip
     try:

@@ -9,6 +9,7 @@ import threading
 import grpc
 import pytest
 import requests
+
 from gateway import users
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
