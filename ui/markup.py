@@ -20,7 +20,7 @@ STYLE_SHEET = Path(__file__).resolve().parent / "style.css"
 def picture_url(image: Image.Image) -> str:
     """A picture as a data: URL, so that it travels with the page.
 
-    Streamlit's own way is a second request for each picture, to a file that is gone as soon as the next drawing replaces
+    Streamlit's own way is a second request for each picture, to a file gone as soon as the next drawing replaces
     it: on a busy machine the browser comes too late and shows a broken picture.
     """
     buffer = io.BytesIO()
