@@ -1,44 +1,62 @@
-"""The command line as a user runs it: a process, its two streams and its exit code."""
+"""The command line as a user meets it: its two streams and its exit code."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from serving.cli import main
 from serving.client.environment import connection, read_env_file
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def cli(fake, tmp_path, png):
-    """Runs `python -m serving` in an empty folder that holds shirt.png and bad.txt."""
+def cli(fake, tmp_path, png, monkeypatch, capsys):
+    """Runs the command line in an empty folder that holds shirt.png and bad.txt."""
     (tmp_path / "shirt.png").write_bytes(png())
     (tmp_path / "bad.txt").write_text("hello")
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("GATEWAY_", "SERVING_", "MODEL_"))]:
+        monkeypatch.delenv(name)
 
     def run(*arguments, url=fake.url, **environment):
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "SERVING_"))}
-        clean |= {"PYTHONPATH": str(CHECKOUT), "GATEWAY_USER": fake.user, "GATEWAY_PASSWORD": fake.password}
-        command = [sys.executable, "-m", "serving", *arguments, *(("--url", url) if url else ())]
+        for name, value in ({"GATEWAY_USER": fake.user, "GATEWAY_PASSWORD": fake.password} | environment).items():
+            monkeypatch.setenv(name, value)
+        try:
+            code = main([*arguments, *(("--url", url) if url else ())])
+        except SystemExit as leaving:  # argparse
+            code = leaving.code
+        out, err = capsys.readouterr()
+        assert fake.password not in out + err
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+
+    return run
+
+
+def test_as_a_process(fake, tmp_path, png):
+    (tmp_path / "shirt.png").write_bytes(png())
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "GATEWAY_USER": fake.user}
+    command = [sys.executable, "-m", "serving", "predict", "shirt.png", "--url", fake.url]
+    for password, code in ((fake.password, 0), ("wrong", 4)):
         done = subprocess.run(
             command,
-            env=clean | environment,
+            env=environment | {"GATEWAY_PASSWORD": password},
             cwd=tmp_path,
             capture_output=True,
-            encoding="utf-8",
+            text=True,
             timeout=60,
             check=False,
         )
-        assert fake.password not in done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
+        assert done.returncode == code
+        assert ("T-shirt/top" in done.stdout) == (code == 0)
+        assert len(done.stderr.splitlines()) == (0 if code == 0 else 1)
 
 
 def test_predict_prints_an_aligned_table(cli):
