@@ -54,7 +54,9 @@ class BatchScheduler:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, runner: Runner, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]) -> Future[list[np.ndarray]]:
+    def submit(
+        self, runner: Runner, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]
+    ) -> Future[list[np.ndarray]]:
         """Queue one request of at most max_batch_size rows."""
         rows = next(iter(feeds.values())).shape[0]
         task = _Task(feeds, rows, Future(), time.monotonic())
@@ -186,7 +188,9 @@ class BatchingRunner:
             raise invalid_argument(
                 f"Task size {rows} is larger than maximum input batch size {settings.max_batch_size}"
             )
-        parts = [{name: array[at : at + limit] for name, array in feeds.items()} for at in range(0, max(rows, 1), limit)]
+        parts = [
+            {name: array[at : at + limit] for name, array in feeds.items()} for at in range(0, max(rows, 1), limit)
+        ]
         answers = [self._scheduler.submit(self._runner, part, fetches) for part in parts]
         deadline = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
         results = []

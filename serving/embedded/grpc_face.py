@@ -211,7 +211,9 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         except Exception as error:
             return await _abort(context, error)
 
-    def _status(self, request: get_model_status_pb2.GetModelStatusRequest) -> get_model_status_pb2.GetModelStatusResponse:
+    def _status(
+        self, request: get_model_status_pb2.GetModelStatusRequest
+    ) -> get_model_status_pb2.GetModelStatusResponse:
         _check_spec(request, name_required=False)
         spec = request.model_spec
         version = spec.version.value if spec.HasField("version") else None
@@ -304,5 +306,8 @@ def _health_handler() -> grpc.GenericRpcHandler:
 
     return grpc.method_handlers_generic_handler(
         "grpc.health.v1.Health",
-        {"Check": grpc.unary_unary_rpc_method_handler(check_once), "Watch": grpc.unary_stream_rpc_method_handler(watch)},
+        {
+            "Check": grpc.unary_unary_rpc_method_handler(check_once),
+            "Watch": grpc.unary_stream_rpc_method_handler(watch),
+        },
     )

@@ -90,7 +90,9 @@ def find_predict_signature(model: Model, name: str) -> SignatureDef:
     return signature
 
 
-def classify(model: Model, signature_name: str, examples: Sequence[bytes], timeout_ms: int | None = None) -> Classification:
+def classify(
+    model: Model, signature_name: str, examples: Sequence[bytes], timeout_ms: int | None = None
+) -> Classification:
     """Run a classification signature on serialized tf.Examples."""
     signature = _find_example_signature(model, signature_name, CLASSIFY_METHOD)
     feed, fetches = _classify_tensors(model, signature)
@@ -269,7 +271,7 @@ def _classification(signature: SignatureDef, count: int, results: Mapping[str, n
     labels, scores = parts["classes"], parts["scores"]
     if labels is not None and scores is not None and labels.shape[1] != scores.shape[1]:
         raise invalid_argument(
-            "Tensors class and score should match in dim_size(1). Got " f"{labels.shape[1]} vs. {scores.shape[1]}"
+            f"Tensors class and score should match in dim_size(1). Got {labels.shape[1]} vs. {scores.shape[1]}"
         )
     return Classification(labels, scores)
 

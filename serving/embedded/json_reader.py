@@ -1,7 +1,7 @@
-"""Reads JSON as TensorFlow Serving's RapidJSON does: the fast C scanner first, an exact iterative parser where they differ.
+"""Reads JSON as TensorFlow Serving's RapidJSON does: the fast C scanner, and an exact parser where the two differ.
 
-What RapidJSON 1.1.0 (with NaN and Infinity allowed) does and `json` does not: text after the first value is ignored, of
-duplicate keys the first wins, nesting is unlimited, bytes need not be UTF-8, `Inf` is a number, `1e999` is an error, half
+What RapidJSON 1.1.0 (with NaN and Infinity allowed) does and `json` does not: text after the first value is ignored,
+of duplicate keys the first wins, nesting is unlimited, bytes need not be UTF-8, `Inf` is a number, `1e999` is an error, half
 a surrogate pair is an error. Strings come out as `str` decoded with `surrogateescape`, so that raw bytes survive.
 """
 
@@ -43,8 +43,8 @@ def parse(body: bytes) -> Any:
         body: the request's bytes, of any encoding errors.
 
     Returns:
-        dict, list, str, int, float, bool or None. An infinity may stand for a number too big for a double: who meets one
-        where the body holds no "Inf" calls `parse_exactly`, which raises. An int may lie outside 64 bits: RapidJSON
+        dict, list, str, int, float, bool or None. An infinity may stand for a number too big for a double: who meets
+        one where the body holds no "Inf" calls `parse_exactly`, which raises. An int may lie outside 64 bits: RapidJSON
         takes it for a double.
 
     Raises:

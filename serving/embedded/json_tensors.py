@@ -1,7 +1,7 @@
 """Request JSON to tensors: the row ("instances") and the columnar ("inputs") form of :predict.
 
-Whole lists go to numpy at once. Only where numpy's answer is not clearly what TensorFlow Serving would say (a wrong type,
-a ragged list, a number out of range) does the slow path walk the values, to convert them or to find the exact error.
+Whole lists go to numpy at once. Only where numpy's answer is not clearly what TensorFlow Serving would say (a wrong
+type, a ragged list, a number out of range) does the slow path walk the values, to convert them or to find the exact error.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def read_inputs(document: Mapping[str, Any], wanted: Mapping[str, int], signatur
     if "instances" in document:
         rows = document["instances"]
         if "inputs" in document:
-            raise _malformed(document, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist ")
+            raise _malformed(
+                document, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
+            )
         if not isinstance(rows, list):
             raise _malformed(document, "Excepting 'instances' to be an list/array")
         if not rows:
@@ -175,7 +177,9 @@ def _walk_rows(reader: _Reader, rows: list[Any], wanted: Mapping[str, int]) -> d
                 _add_item(reader, columns.setdefault(alias, []), value, alias, wanted)
             except ServingError as error:
                 where = f"{number} key: {alias}" if objects else str(number)
-                raise invalid_argument(f"Failed to process element: {where} of 'instances' list. Error: {error}") from None
+                raise invalid_argument(
+                    f"Failed to process element: {where} of 'instances' list. Error: {error}"
+                ) from None
         if objects and row.keys() != wanted.keys():
             raise invalid_argument(
                 f"Failed to process element: {number} of 'instances' list. JSON object: {quoted_value(row)} "

@@ -19,8 +19,8 @@ QUOTED_LIMIT = 256
 def format_floats(values: np.ndarray) -> list[str]:
     """Format floats as TensorFlow Serving does.
 
-    `%g` where that parses back to the same value, else `%.9g` (`%.17g` for double), and ".0" where there is neither a dot
-    nor an exponent.
+    `%g` where that parses back to the same value, else `%.9g` (`%.17g` for double), and ".0" where there is neither a
+    dot nor an exponent.
 
     Args:
         values: float32 or float64, any shape.
@@ -37,7 +37,9 @@ def format_floats(values: np.ndarray) -> list[str]:
     with np.errstate(over="ignore", invalid="ignore"):
         same = np.array(list(map(float, texts)), dtype=np.float64).astype(flat.dtype) == flat
     finite = np.isfinite(flat)
-    whole = finite & (flat == np.trunc(flat)) & (np.abs(flat) < np.where(same, 1e6, 1e9 if flat.itemsize == 4 else 1e17))
+    whole = (
+        finite & (flat == np.trunc(flat)) & (np.abs(flat) < np.where(same, 1e6, 1e9 if flat.itemsize == 4 else 1e17))
+    )
     long = np.flatnonzero(~same & finite)
     if long.size:
         pattern = "%.9g " if flat.itemsize == 4 else "%.17g "

@@ -1,4 +1,4 @@
-"""Makes a version directory into something that answers: load, put the batcher in front, replay the warm-up requests."""
+"""Makes a version directory into something that answers: load, batcher in front, replay of the warm-up requests."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import logging
 import struct
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.embedded import examples, inference
 from serving.embedded.batcher import BatchingRunner, BatchScheduler
 from serving.embedded.errors import Code, ServingError, invalid_argument
+from serving.embedded.flags import cpu_count
 from serving.embedded.inference import Model, Runner
 from serving.embedded.proto_tensors import from_proto
 from serving.embedded.servable import Parallelism, Servable
@@ -67,19 +70,23 @@ class VersionLoader:
 
 
 def replay(model: Model, file: Path) -> None:
-    """Send every recorded request through a model, so that the first real one does not pay for the graph's first run."""
-    start, count = time.monotonic(), 0
+    """Send every recorded request through a model, so that the first real one does not pay for a graph's first run.
+
+    A first run prepares the part of the graph a signature needs, on one thread; several are prepared at once.
+    """
+    start = time.monotonic()
+    entries = []
     for record in _records(file):
-        count += 1
-        if count > MAX_WARMUP_RECORDS:
+        if len(entries) == MAX_WARMUP_RECORDS:
             raise invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_WARMUP_RECORDS}) at {file}")
-        entry = prediction_log_pb2.PredictionLog()
         try:
-            entry.ParseFromString(record)
-        except Exception as error:
+            entries.append(prediction_log_pb2.PredictionLog.FromString(record))
+        except DecodeError as error:
             raise invalid_argument(f"Failed to parse warmup record: {error} from {file}") from None
-        _replay_one(model, entry)
-    log.info("Replayed %d warm-up requests of %s in %.1f s", count, model.name, time.monotonic() - start)
+    with ThreadPoolExecutor(cpu_count(), "warm-up") as pool:
+        for _ in pool.map(lambda entry: _replay_one(model, entry), entries):
+            pass  # a failure is raised here
+    log.info("Replayed %d warm-up requests of %s in %.1f s", len(entries), model.name, time.monotonic() - start)
 
 
 def _replay_one(model: Model, entry: prediction_log_pb2.PredictionLog) -> None:

@@ -1,4 +1,4 @@
-"""Model configs: what to serve from where, which versions, under which labels. Checked as the real server checks them."""
+"""Model configs: what to serve from where, which versions, which labels. Checked as the real server checks them."""
 
 from __future__ import annotations
 
@@ -101,4 +101,6 @@ def _check_platform(model: model_server_config_pb2.ModelConfig) -> None:
     if not model.model_platform:
         raise invalid_argument("Illegal setting neither model_type(deprecated) nor model_platform.")
     if model.model_platform != PLATFORM:
-        raise invalid_argument(f'Unknown model platform "{model.model_platform}" of model {model.name}; only "tensorflow".')
+        raise invalid_argument(
+            f'Unknown model platform "{model.model_platform}" of model {model.name}; only "tensorflow".'
+        )

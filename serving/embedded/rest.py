@@ -37,9 +37,7 @@ _API = re.compile(r"/v1/.*", _FLAGS)
 _PREDICTION = re.compile(
     r"/v1/models/([^/:]+)(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?:(classify|regress|predict)", _FLAGS
 )
-_STATUS = re.compile(
-    r"/v1/models(?:/([^/:]+))?(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?(?:/(metadata))?", _FLAGS
-)
+_STATUS = re.compile(r"/v1/models(?:/([^/:]+))?(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?(?:/(metadata))?", _FLAGS)
 _CORS_HEADERS = [
     (b"Access-Control-Allow-Origin", b"*"),
     (b"Access-Control-Allow-Methods", b"POST, GET"),
@@ -172,9 +170,7 @@ class RestFace:
             spec = messages.model_spec(model.name, model.version)
             signatures = get_model_metadata_pb2.SignatureDefMap()
             messages.fill_signatures(signatures, model)
-        return (
-            f'{{\n"model_spec":{_json(spec)},\n"metadata": {{"signature_def": {_json(signatures)}}}\n}}\n'
-        ).encode()
+        return (f'{{\n"model_spec":{_json(spec)},\n"metadata": {{"signature_def": {_json(signatures)}}}\n}}\n').encode()
 
 
 def _parse_path(method: str, path: str) -> _Target:

@@ -83,7 +83,7 @@ class ModelServer:
         gc.freeze()  # what is here now (TensorFlow above all) stays; collections look at requests only
         grpc_server = await self._start_grpc()
         http_server, http_task = self._start_http()
-        print(self._ready_line(), flush=True)
+        print(self._ready_line(), flush=True)  # noqa: T201  # who started us waits for this line
         await stop.wait()
         log.info("Stopping: finishing requests in flight")
         closing = []
@@ -158,7 +158,11 @@ class ModelServer:
             cors=self._flags.rest_api_enable_cors_support,
             metrics_path=self._setup.metrics_path,
         )
-        listener.listen(socket.SOMAXCONN)
+        try:
+            listener.listen(socket.SOMAXCONN)
+        except OSError as error:  # someone else bound the port too, and listened first
+            address = f"{self._flags.bind_address}:{self._flags.rest_api_port}"
+            raise OSError(error.errno, f"cannot listen on {address} (REST): {error.strerror}") from None
         config = uvicorn.Config(
             RestFace(self._manager, self._executor, settings),
             http="httptools",

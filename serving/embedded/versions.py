@@ -1,7 +1,7 @@
 """The version manager: finds versions, loads new ones before it unloads old ones, and says which one answers a request.
 
-Life of a version: START (found) -> LOADING -> AVAILABLE -> UNLOADING -> END; a failed load goes to END with its error and
-is not tried again while its directory stays. Requests hold the version they run on; it is closed when the last let go.
+Life of a version: START (found) -> LOADING -> AVAILABLE -> UNLOADING -> END; a failed load goes to END with its error
+and is not tried again while its directory stays. Requests hold the version they run on; it is closed when the last let go.
 """
 
 from __future__ import annotations
@@ -363,7 +363,9 @@ class VersionManager:
         if failed:
             names = "".join(f"{{name: {n} version: {max(s.version for s in found)}}}, " for n, found in failed)
             reasons = "; ".join(s.message.partition("\n")[0] for _, found in failed for s in found)
-            raise ServingError(Code.UNKNOWN, f"{len(failed)} servable(s) did not become available: {{{names}}} {reasons}")
+            raise ServingError(
+                Code.UNKNOWN, f"{len(failed)} servable(s) did not become available: {{{names}}} {reasons}"
+            )
 
     def _assign_labels(self, models: Mapping[str, ModelSettings]) -> None:
         with self._changed:

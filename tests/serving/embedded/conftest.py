@@ -84,7 +84,9 @@ def save_model(directory: Path, addend: float = 2.0) -> Path:
     @tf.function(input_signature=[spec(tf.float32, "steps")])
     def slow(steps: Any) -> Any:
         matrix = tf.ones((128, 128)) / 128.0
-        end = tf.while_loop(lambda i, m: i < steps[0], lambda i, m: (i + 1.0, tf.linalg.matmul(m, matrix)), (0.0, matrix))
+        end = tf.while_loop(
+            lambda i, m: i < steps[0], lambda i, m: (i + 1.0, tf.linalg.matmul(m, matrix)), (0.0, matrix)
+        )
         return {"y": steps + 0.0 * tf.reduce_sum(end[1])}
 
     def echo(dtype: Any) -> Any:

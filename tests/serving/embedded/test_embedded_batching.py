@@ -69,7 +69,9 @@ def test_limits_of_batching() -> None:
     with pytest.raises(ServingError, match="equal 0-dimension size"):
         BatchingRunner(Adder(), small).run({"x:0": np.zeros(1), "z:0": np.zeros(2)}, ["y:0"])
     small.stop()
-    splitting = BatchScheduler(BatchingSettings(max_batch_size=4, num_batch_threads=1, enable_large_batch_splitting=True))
+    splitting = BatchScheduler(
+        BatchingSettings(max_batch_size=4, num_batch_threads=1, enable_large_batch_splitting=True)
+    )
     assert BatchingRunner(Adder(), splitting).run({"x:0": np.arange(10)}, ["y:0"])[0].tolist() == list(range(1, 11))
     splitting.stop()
 

@@ -104,7 +104,10 @@ def test_errors(prediction_stub: Any) -> None:
         codes.INVALID_ARGUMENT, "Unrecognized servable version label: no")  # fmt: skip
     assert failure(prediction_stub.Predict, request("no", x=x)) == (
         codes.FAILED_PRECONDITION, 'Serving signature key "no" not found.')  # fmt: skip
-    assert failure(prediction_stub.Predict, predict_pb2.PredictRequest()) == (codes.INVALID_ARGUMENT, "Missing ModelSpec")
+    assert failure(prediction_stub.Predict, predict_pb2.PredictRequest()) == (
+        codes.INVALID_ARGUMENT,
+        "Missing ModelSpec",
+    )
     assert failure(prediction_stub.Predict, request(model="", x=x)) == (
         codes.INVALID_ARGUMENT, "ModelSpec has no name specified.")  # fmt: skip
     assert failure(prediction_stub.Predict, request(x=x, zz=x)) == (

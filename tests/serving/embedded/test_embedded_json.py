@@ -213,7 +213,7 @@ def test_column_layout() -> None:
     assert json.loads(json_results.write_predictions({"a": np.float32(1), "b": np.array([True])}, False)) == {
         "outputs": {"a": 1.0, "b": [True]}
     }
-    raw = json_results.write_predictions({"text": np.array([b"\xff\n\""], object)}, False)
+    raw = json_results.write_predictions({"text": np.array([b'\xff\n"'], object)}, False)
     assert b'"\xff\\n\\""' in raw
 
 

@@ -82,7 +82,9 @@ def test_a_broken_version_leaves_the_old_one_serving(changing: Any, base: Path, 
     toolbox.wait_until(lambda: changing.states().get(4) == "END", "the failed load")
     entry = changing.get("/v1/models/m/versions/4").json()["model_version_status"][0]
     assert entry["status"]["error_code"] == "NOT_FOUND"
-    assert "Could not find SavedModel .pb or .pbtxt at supplied export directory path" in entry["status"]["error_message"]
+    assert (
+        "Could not find SavedModel .pb or .pbtxt at supplied export directory path" in entry["status"]["error_message"]
+    )
     assert value(changing) == 3.0
 
 

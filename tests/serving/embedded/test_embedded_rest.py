@@ -105,7 +105,9 @@ def test_bad_requests_do_not_harm_good_ones(server: Any) -> None:
 def test_classify_and_regress(server: Any) -> None:
     answer = server.post("m:classify", {"signature_name": "classify", "examples": [{"x": 0.5}, {}]})
     assert answer.json() == {"results": [[["cat", 0.5], ["dog", 0.5]], [["cat", 0.25], ["dog", 0.75]]]}
-    answer = server.post("m:regress", {"signature_name": "regress", "context": {"x": 0.5}, "examples": [{}, {"x": 2.0}]})
+    answer = server.post(
+        "m:regress", {"signature_name": "regress", "context": {"x": 0.5}, "examples": [{}, {"x": 2.0}]}
+    )
     assert answer.json() == {"results": [5.0, 20.0]}
     answer = server.post("m:regress", {"signature_name": "regress", "examples": [{"x": 2}]})
     assert answer.status_code == 400
@@ -206,7 +208,9 @@ def test_metrics(server: Any) -> None:
     lines = answer.text.splitlines()
     assert "# TYPE :tensorflow:serving:request_count counter" in lines
     assert any(line.startswith(':tensorflow:serving:request_count{model_name="m",status="OK"} ') for line in lines)
-    assert any(line.startswith(':tensorflow:serving:request_count{model_name="nope",status="NOT_FOUND"}') for line in lines)
+    assert any(
+        line.startswith(':tensorflow:serving:request_count{model_name="nope",status="NOT_FOUND"}') for line in lines
+    )
     latency = ':tensorflow:serving:request_latency_bucket{model_name="m",API="predict",entrypoint="REST",le='
     counts = [int(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(latency)]
     assert len(counts) == 34
