@@ -192,7 +192,7 @@ def _gateway(folder: Path, **environment: object) -> Iterator[Gateway]:
         "TMPDIR": folder,
         **environment,
     }
-    with open(folder / "log", "w") as log:
+    with open(folder / "log", "a") as log:  # appending: nginx opens /dev/stdout by itself, with an offset of its own
         process = subprocess.Popen(
             [sys.executable, "-m", "gateway", "run"], cwd=ROOT, stdout=log, stderr=log, text=True,
             env={**os.environ, **{name: str(value) for name, value in settings.items()}},

@@ -31,7 +31,8 @@ def behind(start_gateway, world, ports):
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "streamlit", "run", str(script), f"--server.port={port}",
-             "--server.address=127.0.0.1", "--server.headless=true", "--browser.gatherUsageStats=false", "--server.fileWatcherType=none"],
+             "--server.address=127.0.0.1", "--server.headless=true", "--browser.gatherUsageStats=false",
+             "--server.fileWatcherType=none"],
             cwd=folder, stdout=log, stderr=log, env={**os.environ, "HOME": str(folder)},
         )  # fmt: skip
     try:
