@@ -163,8 +163,8 @@ class BatchScheduler:
             if output.shape[0] != padded:
                 raise ServingError(
                     Code.FAILED_PRECONDITION,
-                    "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
-                    "tensors",
+                    "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
+                    "input tensors",
                 )
         ends = np.cumsum([task.rows for task in tasks]).tolist()
         return [[out[end - task.rows : end] for out in outputs] for task, end in zip(tasks, ends, strict=True)]

@@ -58,6 +58,6 @@ def read_settings(path: str) -> BatchingSettings:
         raise invalid_argument("allowed_batch_sizes entries must be monotonically increasing")
     if sizes and sizes[-1] != settings.run_size:
         raise invalid_argument(
-            "Last entry in allowed_batch_sizes must match max_batch_size (or max_execution_batch_size where that is set)"
+            "Last entry in allowed_batch_sizes must match max_batch_size (or max_execution_batch_size if set)"
         )
     return settings

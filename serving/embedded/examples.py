@@ -1,4 +1,4 @@
-"""tf.Examples of Classify and Regress: from the JSON of REST, and from the Input message of gRPC, to serialized bytes."""
+"""tf.Examples of Classify and Regress: from the JSON of REST and the Input message of gRPC to serialized bytes."""
 
 from __future__ import annotations
 

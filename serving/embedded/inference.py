@@ -85,7 +85,8 @@ def find_predict_signature(model: Model, name: str) -> SignatureDef:
     if model.check_method_names and signature.method_name not in known:
         raise ServingError(
             Code.INTERNAL,
-            f"Expected prediction signature method_name to be one of {{{', '.join(known)}}}. Was: {signature.method_name}",
+            f"Expected prediction signature method_name to be one of {{{', '.join(known)}}}. "
+            f"Was: {signature.method_name}",
         )
     return signature
 
@@ -170,8 +171,8 @@ def _feeds(signature: SignatureDef, inputs: Mapping[str, np.ndarray]) -> dict[st
             feeds[name] = from_proto(signature.defaults[alias])
         else:
             raise invalid_argument(
-                f"Signature input alias: {alias}(feed name: {name}) not found in request and no default value provided. "
-                f"Inputs expected to be in the request {{{_join(sent)}}}, "
+                f"Signature input alias: {alias}(feed name: {name}) not found in request and no default value "
+                f"provided. Inputs expected to be in the request {{{_join(sent)}}}, "
                 f"or default input alias set: {_join(set(signature.defaults))}"
             )
     if not sent <= required:

@@ -1,7 +1,8 @@
 """Reads JSON as TensorFlow Serving's RapidJSON does: the fast C scanner, and an exact parser where the two differ.
 
 What RapidJSON 1.1.0 (with NaN and Infinity allowed) does and `json` does not: text after the first value is ignored,
-of duplicate keys the first wins, nesting is unlimited, bytes need not be UTF-8, `Inf` is a number, `1e999` is an error, half
+of duplicate keys the first wins, nesting is unlimited, bytes need not be UTF-8, `Inf` is a number, `1e999` is an
+error, half
 a surrogate pair is an error. Strings come out as `str` decoded with `surrogateescape`, so that raw bytes survive.
 """
 

@@ -1,7 +1,8 @@
 """Request JSON to tensors: the row ("instances") and the columnar ("inputs") form of :predict.
 
 Whole lists go to numpy at once. Only where numpy's answer is not clearly what TensorFlow Serving would say (a wrong
-type, a ragged list, a number out of range) does the slow path walk the values, to convert them or to find the exact error.
+type, a ragged list, a number out of range) does the slow path walk the values, to convert them or to find the exact
+error.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def signature_name(document: Mapping[str, Any]) -> str:
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid_argument(
-            f"JSON Value: {quoted_value(document)} not formatted correctly. 'signature_name' key must be a string value."
+            f"JSON Value: {quoted_value(document)} not formatted correctly. "
+            "'signature_name' key must be a string value."
         )
     return name
 

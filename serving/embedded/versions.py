@@ -1,7 +1,8 @@
 """The version manager: finds versions, loads new ones before it unloads old ones, and says which one answers a request.
 
 Life of a version: START (found) -> LOADING -> AVAILABLE -> UNLOADING -> END; a failed load goes to END with its error
-and is not tried again while its directory stays. Requests hold the version they run on; it is closed when the last let go.
+and is not tried again while its directory stays. Requests hold the version they run on; it is closed when the last
+let go.
 """
 
 from __future__ import annotations
@@ -379,8 +380,8 @@ class VersionManager:
                         continue
                     raise ServingError(
                         Code.FAILED_PRECONDITION,
-                        f"Request to assign label to version {number} of model {name}, which is not currently available "
-                        "for inference",
+                        f"Request to assign label to version {number} of model {name}, which is not currently "
+                        "available for inference",
                     )
             for name, settings in models.items():
                 self._models[name].labels = dict(settings.labels)

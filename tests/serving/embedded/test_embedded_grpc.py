@@ -112,7 +112,8 @@ def test_errors(prediction_stub: Any) -> None:
         codes.INVALID_ARGUMENT, "ModelSpec has no name specified.")  # fmt: skip
     assert failure(prediction_stub.Predict, request(x=x, zz=x)) == (
         codes.INVALID_ARGUMENT,
-        "input size does not match signature: 2!=1 len({x,zz}) != len({x}). Sent extra: {zz}. Missing but required: {}.",
+        "input size does not match signature: 2!=1 len({x,zz}) != len({x}). Sent extra: {zz}. "
+        "Missing but required: {}.",
     )
     code, text = failure(prediction_stub.Predict, request(x=[b"a"]))
     assert code == codes.INVALID_ARGUMENT

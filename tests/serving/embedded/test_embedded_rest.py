@@ -40,8 +40,8 @@ def test_several_outputs_and_bytes(server: Any) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "values"),
-    [("float64", [0.1, 1e300]), ("int8", [-1]), ("int16", [-300]), ("int32", [7]), ("int64", [-(2**63)]), ("uint8", [255]),
-     ("uint32", [2**32 - 1]), ("uint64", [2**64 - 1]), ("bool", [True, False])],
+    [("float64", [0.1, 1e300]), ("int8", [-1]), ("int16", [-300]), ("int32", [7]), ("int64", [-(2**63)]), 
+     ("uint8", [255]), ("uint32", [2**32 - 1]), ("uint64", [2**64 - 1]), ("bool", [True, False])],
 )  # fmt: skip
 def test_every_type_comes_back(server: Any, kind: str, values: list[Any]) -> None:
     answer = server.post("m:predict", {"signature_name": f"echo_{kind}", "instances": values})
