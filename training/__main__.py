@@ -1,7 +1,7 @@
 """Trains, exports, evaluates and publishes in one go.
 
-    python -m training --preset best          # what `make train` runs
-    python -m training --preset smoke --base-path /tmp/models/fashion_mnist
+python -m training --preset best          # what `make train` runs
+python -m training --preset smoke --base-path /tmp/models/fashion_mnist
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = settings_from_arguments(arguments)
         train(settings, run_dir)
         version_dir = export(run_dir, run_dir / "export")
-        report = evaluate(version_dir, load_test(settings.data_dir))
+        report = evaluate(version_dir, load_test(settings.data_dir).first(settings.train_limit))
         plot_confusion(report, version_dir / "assets.extra" / "confusion_matrix.png")
         content = manifest.read(version_dir)
         content["metrics"]["test"] = report

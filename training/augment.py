@@ -1,4 +1,4 @@
-"""Augmentation and input scaling as Keras layers: part of the compiled step, on any backend, from uint8 images.
+"""Augmentation and input scaling as Keras layers: part of the compiled step, on any backend.
 
 Shift, flip and resizing are one linear resampling along each axis, so a batch is augmented by two small matrix products.
 """
@@ -43,7 +43,7 @@ class ShiftAndFlip(keras.layers.Layer):
 
 
 class RandomErasing(keras.layers.Layer):
-    """Random erasing (Zhong et al., 2017, https://arxiv.org/abs/1708.04896): a rectangle of noise over part of the image.
+    """Random erasing (Zhong et al., 2017, https://arxiv.org/abs/1708.04896): a rectangle of noise.
 
     Call arguments: float32 images 0..255, (N, H, W, C). Returns: the same shape. Identity unless training.
     """

@@ -24,7 +24,7 @@ class Progress:
 
 
 def save(path: Path, progress: Progress, model: keras.Model, optimizer: keras.optimizers.Optimizer | None) -> None:
-    """Writes weights, optimizer state and progress beside `path`, then renames: a kill leaves the old or the new one."""
+    """Writes weights, optimizer state and progress; a kill leaves the old file or the new one."""
     arrays = {f"weight_{i}": w for i, w in enumerate(model.get_weights())}
     if optimizer is not None:
         arrays |= {f"optimizer_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}

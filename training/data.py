@@ -40,6 +40,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, count: int | None) -> Split:
+        """The first `count` images; all of them for None."""
+        return Split(self.images[:count], self.labels[:count])
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -56,7 +60,7 @@ def load_training(directory: str | os.PathLike[str] | None = None, limit: int | 
 
     Args:
         directory: where the four IDX files are (.gz or not); None searches as `find` says.
-        limit: keep only the first `limit` training images.
+        limit: keep only the first `limit` training and validation images.
 
     Raises:
         DataError: a file is missing, truncated or foreign.
@@ -67,8 +71,8 @@ def load_training(directory: str | os.PathLike[str] | None = None, limit: int | 
     validation = Split(images[-VALIDATION_SIZE:], labels[-VALIDATION_SIZE:])
     held_out = _hashes(_read_images(root, "t10k-images-idx3-ubyte")) | _hashes(validation.images)
     keep = np.array([image.tobytes() not in held_out for image in train.images])
-    kept = Split(train.images[keep][:limit], train.labels[keep][:limit])
-    return TrainingData(kept, validation, CLASSES, dropped_duplicates=int((~keep).sum()))
+    kept = Split(train.images[keep], train.labels[keep])
+    return TrainingData(kept.first(limit), validation.first(limit), CLASSES, dropped_duplicates=int((~keep).sum()))
 
 
 def load_test(directory: str | os.PathLike[str] | None = None) -> Split:
@@ -83,7 +87,9 @@ def find(directory: str | os.PathLike[str] | None = None) -> Path:
     if given:
         root = Path(given)
         if not root.is_dir():
-            raise DataError(f"Fashion-MNIST: {root} is not a directory; expected one with {', '.join(_FILES)} (.gz or not)")
+            raise DataError(
+                f"Fashion-MNIST: {root} is not a directory; expected one with {', '.join(_FILES)} (.gz or not)"
+            )
         return root
     if DEBIAN_DIR.is_dir():
         return DEBIAN_DIR
@@ -96,7 +102,9 @@ def _download() -> Path:
     path = Path()
     try:
         for name in _FILES:
-            path = Path(keras.utils.get_file(f"{name}.gz", DOWNLOAD + f"{name}.gz", cache_subdir="datasets/fashion-mnist"))
+            path = Path(
+                keras.utils.get_file(f"{name}.gz", DOWNLOAD + f"{name}.gz", cache_subdir="datasets/fashion-mnist")
+            )
     except Exception as error:  # get_file raises bare Exception when it cannot download
         raise DataError(
             f"Fashion-MNIST is not here and could not be downloaded ({error}). Give its directory with --data-dir or "

@@ -1,6 +1,6 @@
 """Measures a version through its served signature on PNG bytes of the official test images.
 
-    python -m training.evaluate --version 1     # -> reports/fashion_mnist/1/report.json, confusion_matrix.png
+python -m training.evaluate --version 1     # -> reports/fashion_mnist/1/report.json, confusion_matrix.png
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def wilson_interval(successes: int, total: int, z: float = 1.959964) -> tuple[fl
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
     """int64 (C, C): rows are true classes, columns predicted ones."""
-    return np.bincount(labels.astype(np.int64) * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, -1)
+    return np.bincount(labels.astype(np.int64) * num_classes + predicted, minlength=num_classes**2).reshape(
+        num_classes, -1
+    )
 
 
 def metrics(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:
@@ -67,7 +69,9 @@ def metrics(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:
     }
 
 
-def evaluate(version_dir: Path, test: Split, *, through: Callable[[np.ndarray], np.ndarray] | None = None) -> dict[str, Any]:
+def evaluate(
+    version_dir: Path, test: Split, *, through: Callable[[np.ndarray], np.ndarray] | None = None
+) -> dict[str, Any]:
     """Runs the test images as PNG bytes through `serving_default`.
 
     Args:
@@ -83,7 +87,9 @@ def evaluate(version_dir: Path, test: Split, *, through: Callable[[np.ndarray], 
     images = through(test.images) if through else test.images
     predicted = [
         serve(image_bytes=tf.constant([png(image) for image in images[start : start + BATCH]]))["class_id"].numpy()
-        for start in tqdm(range(0, len(images), BATCH), desc="evaluating", unit="batch", disable=not sys.stderr.isatty())
+        for start in tqdm(
+            range(0, len(images), BATCH), desc="evaluating", unit="batch", disable=not sys.stderr.isatty()
+        )
     ]
     return metrics(confusion_matrix(test.labels, np.concatenate(predicted), len(classes)), classes)
 
@@ -107,7 +113,15 @@ def plot_confusion(report: dict[str, Any], path: Path) -> None:
     for row, column in np.ndindex(*confusion.shape):
         dark = mistakes[row, column] > mistakes.max() / 2
         weight = "bold" if row == column else "normal"
-        axes.text(column, row, confusion[row, column], ha="center", va="center", color="white" if dark else "black", weight=weight)
+        axes.text(
+            column,
+            row,
+            confusion[row, column],
+            ha="center",
+            va="center",
+            color="white" if dark else "black",
+            weight=weight,
+        )
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted")
@@ -122,7 +136,8 @@ def plot_confusion(report: dict[str, Any], path: Path) -> None:
 def table(report: dict[str, Any]) -> str:
     """The report as text."""
     low, high = report["accuracy_wilson_95"]
-    lines = [f"accuracy {report['accuracy']:.4f} (95 % Wilson interval {low:.4f} to {high:.4f}), macro F1 {report['macro_f1']:.4f}"]
+    lines = [f"accuracy {report['accuracy']:.4f} (95 % Wilson interval {low:.4f} to {high:.4f})"]
+    lines.append(f"macro F1 {report['macro_f1']:.4f}")
     lines.append(f"{'class':14}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}")
     for name, row in report["per_class"].items():
         lines.append(f"{name:14}{row['precision']:10.4f}{row['recall']:10.4f}{row['f1']:10.4f}{row['images']:10d}")
@@ -144,9 +159,8 @@ def main(argv: list[str] | None = None) -> int:
     version = arguments.version or max(found, default=0)
     try:
         if version not in found:
-            raise FileNotFoundError(
-                f"{arguments.models / arguments.name} has no version {version}; there are: {', '.join(map(str, found)) or 'none'}"
-            )
+            there = ", ".join(map(str, found)) or "none"
+            raise FileNotFoundError(f"{arguments.models / arguments.name} has no version {version}; there are: {there}")
         report = evaluate(arguments.models / arguments.name / str(version), load_test(arguments.data_dir))
     except (DataError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)

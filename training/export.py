@@ -1,6 +1,6 @@
 """Exports a trained run as a version directory, complete but without a number: SavedModel, assets, warm-up, manifest.
 
-    python -m training.export --run-dir runs/best --output runs/best/export
+python -m training.export --run-dir runs/best --output runs/best/export
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def export(run_dir: Path, output: Path) -> Path:
     model_file, settings_file = run_dir / "model.keras", run_dir / "settings.json"
     for path in (model_file, settings_file):
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: expected a finished run; train it with python -m training.train")
+            raise FileNotFoundError(
+                f"{path} is missing: expected a finished run; train it with python -m training.train"
+            )
     settings = settings_from(json.loads(settings_file.read_text(encoding="utf-8")), origin=str(settings_file))
     progress, _, _ = checkpoint.load(run_dir / "best.npz")
     model = keras.models.load_model(model_file)

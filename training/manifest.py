@@ -18,7 +18,9 @@ def read(version_dir: Path) -> dict[str, Any]:
     """
     path = version_dir / FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: {version_dir} is not a version directory written by training.export")
+        raise FileNotFoundError(
+            f"{path} is missing: {version_dir} is not a version directory written by training.export"
+        )
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""The classifier: a flat functional MobileNetV2 with a small head, at any input size, its initial weights and their origin."""
+"""The classifier: a flat functional MobileNetV2 with a small head, and its initial weights."""
 
 from __future__ import annotations
 
@@ -65,14 +65,18 @@ def load_backbone_weights(model: keras.Model, settings: Settings) -> str:
     else:
         path = Path(choice)
         if not path.is_file():
-            raise WeightsError(f"--backbone-weights {choice}: no such file; expected imagenet, none, or a Keras weights file")
+            raise WeightsError(
+                f"--backbone-weights {choice}: no such file; expected imagenet, none, or a Keras weights file"
+            )
         source = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=None)
         try:
             source.load_weights(path)
         except (ValueError, OSError, KeyError) as error:
             raise WeightsError(f"{path} does not hold weights of MobileNetV2 (alpha 1.0, no top): {error}") from error
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        origin = f"file {path.name}, sha256 {digest}" + (f": {settings.backbone_weights_source}" * bool(settings.backbone_weights_source))
+        origin = f"file {path.name}, sha256 {digest}" + (
+            f": {settings.backbone_weights_source}" * bool(settings.backbone_weights_source)
+        )
     for layer in source.layers:
         if layer.weights:
             model.get_layer(layer.name).set_weights(layer.get_weights())

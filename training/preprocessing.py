@@ -1,7 +1,7 @@
 """From what a person has (a photo, a shop picture, a test image) to what the model was trained on: in the served graph.
 
-Fashion-MNIST was made from shop pictures: background removed, trimmed, longest edge to 28 pixels, centred, negated,
-grey (Xiao et al., 2017, https://arxiv.org/abs/1708.07747, figure 1). The same is done here to any picture. An image that is
+Fashion-MNIST was made from shop pictures: trimmed, longest edge to 28 pixels, centred, negated, grey
+(Xiao et al., 2017, https://arxiv.org/abs/1708.07747, figure 1). The same is done here to any picture. An image that is
 28x28 grey already goes only through the polarity, so that the official test set is left as it is.
 
 Everything is TensorFlow ops on one image, mapped over the batch: it becomes part of the SavedModel.

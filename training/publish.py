@@ -1,7 +1,7 @@
 """Publishes an exported version directory: written beside the others, synced, renamed to the next integer.
 
-    python -m training.publish runs/best/export                # -> serving/models/fashion_mnist/<N>
-    python -m training.publish runs/best/export --dry-run      # says what would happen
+python -m training.publish runs/best/export                # -> serving/models/fashion_mnist/<N>
+python -m training.publish runs/best/export --dry-run      # says what would happen
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def publish(source: Path, base_path: Path, *, dry_run: bool = False) -> int:
         raise PublishError(f"cannot publish {source}: {error}") from error
     found = manifest.hashes(source)
     if found != content["files"]:
-        changed = sorted(name for name in found.keys() | content["files"].keys() if found.get(name) != content["files"].get(name))
+        changed = sorted(
+            name for name in found.keys() | content["files"].keys() if found.get(name) != content["files"].get(name)
+        )
         raise PublishError(f"cannot publish {source}: not as its manifest says: {', '.join(changed)}; export it again")
     if dry_run:
         return next_version(base_path)
@@ -100,7 +102,9 @@ def _sync_directory(directory: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.publish", description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path, nargs="?", default=Path("runs/best/export"), help="default: runs/best/export")
+    parser.add_argument(
+        "source", type=Path, nargs="?", default=Path("runs/best/export"), help="default: runs/best/export"
+    )
     parser.add_argument("--base-path", type=Path, help="default: serving/models/<name in the manifest>")
     parser.add_argument("--dry-run", action="store_true", help="only say what would happen")
     arguments = parser.parse_args(argv)
@@ -111,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
         verb = "would publish" if arguments.dry_run else "published"
         print(f"{verb} {arguments.source} ({size / 1e6:.1f} MB) as {base_path / str(version)}")
         if arguments.dry_run:
-            print(f"versions there now: {', '.join(map(str, versions(base_path))) or 'none'}; a server that polls takes up the highest")
+            print(f"versions there now: {', '.join(map(str, versions(base_path))) or 'none'}; the highest is served")
     except (PublishError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

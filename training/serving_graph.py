@@ -1,7 +1,8 @@
 """The graph that is served: batch norms folded, variables frozen, preprocessing and signed Grad-CAM inside.
 
 Grad-CAM (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391) of class c is ReLU(sum_k alpha_kc A_k) with
-alpha_kc = mean over positions of d logit_c / d A_k (equations 1 and 2). The graph returns the sum, before ReLU, of every class.
+alpha_kc = mean over positions of d logit_c / d A_k (equations 1 and 2). The graph returns the sum before ReLU, of
+every class.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def fold_batch_norms(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndar
         scale = gamma / np.sqrt(variance + norm.epsilon)
         shift = beta + scale * (bias - mean)
         depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
-        per_output = scale.reshape(kernel.shape[2:]) if depthwise else scale  # depthwise kernels are (h, w, C, multiplier)
+        per_output = (
+            scale.reshape(kernel.shape[2:]) if depthwise else scale
+        )  # depthwise kernels are (h, w, C, multiplier)
         folded.get_layer(convolution.name).set_weights([kernel * per_output, shift])
         shifts[convolution.name] = shift.astype("float32")
     return folded, shifts
@@ -73,7 +76,12 @@ def _foldable(model: keras.Model) -> list[tuple[keras.layers.Layer, keras.layers
         following = consumers.get(layer.name, [])
         linear = getattr(layer, "activation", None) is keras.activations.linear
         is_convolution = isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
-        if is_convolution and linear and len(following) == 1 and isinstance(following[0], keras.layers.BatchNormalization):
+        if (
+            is_convolution
+            and linear
+            and len(following) == 1
+            and isinstance(following[0], keras.layers.BatchNormalization)
+        ):
             pairs.append((layer, following[0]))
     return pairs
 
@@ -81,7 +89,7 @@ def _foldable(model: keras.Model) -> list[tuple[keras.layers.Layer, keras.layers
 def frozen_core(model: keras.Model, cam_layer: str) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """The folded, frozen network: model input (N, S, S, 3) -> logits (N, C), signed Grad-CAM maps (N, C, h, w).
 
-    One function serves all signatures, so the weights are stored once; TensorFlow prunes the maps where nobody asks for them.
+    One function serves all signatures, so the weights are stored once; TensorFlow prunes maps that nobody asks for.
 
     Raises:
         ValueError: the model has no layer `cam_layer`.
@@ -148,7 +156,9 @@ class ServedModel(tf.Module):
     def images(self, images):
         shape = tf.shape(images)
         images = _checked(images, "images", "(N, H, W, 3)", shape[0] * shape[1] * shape[2] * 3)
-        views = tf.map_fn(lambda image: to_view(image)[0], images, fn_output_signature=tf.TensorSpec((SIZE, SIZE), tf.float32))
+        views = tf.map_fn(
+            lambda image: to_view(image)[0], images, fn_output_signature=tf.TensorSpec((SIZE, SIZE), tf.float32)
+        )
         return self._classified(views)[0]
 
     @tf.function(input_signature=[tf.TensorSpec([None, SIZE * SIZE], tf.float32, name="pixels")])
@@ -180,12 +190,16 @@ class ServedModel(tf.Module):
 
 
 def _checked(values: tf.Tensor, name: str, expected: str, size: tf.Tensor) -> tf.Tensor:
-    """Fails on another shape (TF Serving does not hold requests against the signature), NaN, or values outside 0..255."""
+    """Fails on another shape, which TF Serving lets through, on NaN, and on values outside 0..255."""
     in_range = tf.reduce_all(tf.math.is_finite(values) & (values >= 0.0) & (values <= 255.0))
     with tf.control_dependencies(
         [
-            tf.debugging.Assert(tf.size(values) == size, [f"{name}: expected float32 {expected}, got shape", tf.shape(values)]),
-            tf.debugging.Assert(in_range, [f"{name}: expected values 0..255, got NaN or values outside, such as", values]),
+            tf.debugging.Assert(
+                tf.size(values) == size, [f"{name}: expected float32 {expected}, got shape", tf.shape(values)]
+            ),
+            tf.debugging.Assert(
+                in_range, [f"{name}: expected values 0..255, got NaN or values outside, such as", values]
+            ),
         ]
     ):
         return tf.identity(values)

@@ -31,7 +31,7 @@ class Settings:
 
     dataset: str = "fashion_mnist"
     data_dir: str | None = None  # None: FASHION_MNIST_DIR, then Debian's package, then Keras' download
-    train_limit: int | None = None  # use only the first n training images (for smoke runs)
+    train_limit: int | None = None  # only the first n images of every split (for smoke runs)
     backbone: str = "mobilenet_v2"
     backbone_weights: str = "imagenet"  # imagenet | none | path of a Keras weights file
     backbone_weights_source: str = ""  # where a weights file came from; goes into the manifest
@@ -56,9 +56,14 @@ class Settings:
     def __post_init__(self) -> None:
         problems = [
             (not self.stages, "stages must hold at least one {image_size, epochs}"),
-            (bool(self.stages) and self.stages[-1].image_size != self.image_size,
-             f"the last stage must train at image_size={self.image_size}, the size that is served"),
-            (any(s.image_size < 32 or s.epochs < 1 for s in self.stages), "a stage needs image_size >= 32 and epochs >= 1"),
+            (
+                bool(self.stages) and self.stages[-1].image_size != self.image_size,
+                f"the last stage must train at image_size={self.image_size}, the size that is served",
+            ),
+            (
+                any(s.image_size < 32 or s.epochs < 1 for s in self.stages),
+                "a stage needs image_size >= 32 and epochs >= 1",
+            ),
             (self.batch_size < 1, "batch_size must be at least 1"),
             (not 0 <= self.erasing_probability <= 1, "erasing_probability must lie in 0..1"),
             (not 0 <= self.label_smoothing < 1, "label_smoothing must lie in 0..1"),
@@ -90,7 +95,9 @@ def load_settings(preset: str, overrides: Mapping[str, Any] | None = None) -> Se
     if not path.is_file():
         path = Path(preset)
     if not path.is_file():
-        raise SettingsError(f"no preset {preset!r}; expected one of {', '.join(preset_names())}, or the path of a TOML file")
+        raise SettingsError(
+            f"no preset {preset!r}; expected one of {', '.join(preset_names())}, or the path of a TOML file"
+        )
     values = tomllib.loads(path.read_text(encoding="utf-8"))
     values |= {key: value for key, value in (overrides or {}).items() if value is not None}
     return settings_from(values, origin=str(path))

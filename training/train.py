@@ -77,7 +77,8 @@ def train(settings: Settings, run_dir: Path) -> Path:
         first = _classifier(settings, data, epochs[0].image_size)
         progress = Progress(initial_weights=load_backbone_weights(first, settings))
         weights, optimizer_state = first.get_weights(), []
-    print(f"{len(data.train)} training and {len(data.validation)} validation images; initial weights {progress.initial_weights}")
+    print(f"{len(data.train)} training, {len(data.validation)} validation images")
+    print(f"initial weights: {progress.initial_weights}")
 
     model = trainer = optimizer = current = None
     for epoch in epochs[progress.epoch :]:
@@ -95,9 +96,7 @@ def train(settings: Settings, run_dir: Path) -> Path:
         optimizer_state = [keras.ops.convert_to_numpy(v) for v in optimizer.variables]
         progress = dataclasses.replace(progress, epoch=epoch.number + 1, phase=epoch.phase, metrics=metrics)
         if epoch.last_stage and metrics["val_accuracy"] > progress.best_accuracy:
-            progress = dataclasses.replace(
-                progress, best_accuracy=metrics["val_accuracy"], best_epoch=progress.epoch
-            )
+            progress = dataclasses.replace(progress, best_accuracy=metrics["val_accuracy"], best_epoch=progress.epoch)
             checkpoint.save(best, progress, model, None)
         with (run_dir / "history.jsonl").open("a", encoding="utf-8") as history:
             history.write(json.dumps(dataclasses.asdict(epoch) | metrics) + "\n")
@@ -150,7 +149,9 @@ def _build(settings: Settings, data: TrainingData, epoch: Epoch, weights: list[n
     return model, trainer, optimizer
 
 
-def _run_epoch(trainer: keras.Model, data: TrainingData, epoch: Epoch, settings: Settings, total: int) -> dict[str, float]:
+def _run_epoch(
+    trainer: keras.Model, data: TrainingData, epoch: Epoch, settings: Settings, total: int
+) -> dict[str, float]:
     # order and augmentation depend on (seed, epoch) alone, so that a resumed run sees what the whole run would have
     order = np.random.default_rng((settings.seed, epoch.number)).permutation(len(data.train))
     for layer in trainer.layers:
@@ -165,7 +166,9 @@ def _run_epoch(trainer: keras.Model, data: TrainingData, epoch: Epoch, settings:
         validation_data=_arrays(data.validation, len(data.classes)), validation_batch_size=settings.batch_size,
         verbose=1 if sys.stdout.isatty() else 2,
     ).history  # fmt: skip
-    return {name: float(values[-1]) for name, values in history.items()} | {"seconds": round(time.perf_counter() - started, 1)}
+    return {name: float(values[-1]) for name, values in history.items()} | {
+        "seconds": round(time.perf_counter() - started, 1)
+    }
 
 
 def _arrays(split: Split, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -202,7 +205,9 @@ def _keep_freed_memory() -> None:
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="best", help=f"{', '.join(preset_names())}, or a TOML file (default: best)")
-    parser.add_argument("--data-dir", help="directory of the four IDX files (default: FASHION_MNIST_DIR, Debian's package, download)")
+    parser.add_argument(
+        "--data-dir", help="directory of the four IDX files (default: FASHION_MNIST_DIR, Debian's package, download)"
+    )
     parser.add_argument("--backbone-weights", help="imagenet | none | PATH of a Keras weights file")
     parser.add_argument("--backbone-weights-source", help="where PATH came from, in words, for the manifest")
     parser.add_argument("--seed", type=int)

@@ -1,0 +1,55 @@
+# Vitrine: every target is a thin line over python -m training, python -m serving or python -m gateway.
+PYTHON ?= python3
+PRESET ?= best
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONPATH := $(CURDIR)
+
+.DEFAULT_GOAL := help
+.PHONY: help up test train evaluate bench lint docker-up clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: $(VENV)/runtime ## start everything on http://127.0.0.1:8080 (Ctrl-C stops it)
+	@$(BIN)/python -m gateway credentials
+	@exec $(BIN)/python -m serving up
+
+test: $(VENV)/tests ## run the whole test suite
+	$(BIN)/python tests/prepare.py
+	$(BIN)/python -m pytest $(ARGS)
+
+train: $(VENV)/runtime ## train, export, evaluate and publish the next version (PRESET=best|fast|smoke)
+	$(BIN)/python -m training --preset $(PRESET) $(ARGS)
+
+evaluate: $(VENV)/runtime ## measure the newest version on the official test images
+	$(BIN)/python -m training.evaluate $(ARGS)
+
+bench: $(VENV)/runtime ## latency and throughput of the running stack (start it first: make up)
+	$(BIN)/python -m serving bench $(ARGS)
+
+lint: $(VENV)/tests ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docker-up: $(VENV)/runtime ## the same in containers (Docker and its compose plugin)
+	@$(BIN)/python -m gateway credentials
+	docker compose up --build --wait
+
+clean: ## remove what was built, trained and measured here (not .env, not published versions)
+	rm -rf $(VENV) runs reports tests/artifacts .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv installs in seconds what pip takes minutes for; it comes from PyPI like the rest.
+$(VENV)/bin/uv:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"error: Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}; name another with: make PYTHON=python3.12 $(MAKECMDGOALS)" if not (3, 11) <= v <= (3, 13) else 0)'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: $(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
+
+$(VENV)/runtime: requirements.txt | $(VENV)/bin/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	@touch $@
+
+$(VENV)/tests: tests/requirements.txt $(VENV)/runtime
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r tests/requirements.txt
+	@touch $@

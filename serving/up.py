@@ -1,0 +1,106 @@
+"""Runs model server, gateway and UI in the foreground, as the Procfile says, and tells when a prediction came through.
+
+python -m gateway credentials && python -m serving up
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from honcho.environ import parse_procfile
+from honcho.manager import Manager
+
+from serving.client.environment import read_env_file
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULTS = {
+    "GATEWAY_BIND": "127.0.0.1",
+    "GATEWAY_PORT": "8080",
+    "SERVING_GRPC_PORT": "8500",
+    "SERVING_REST_PORT": "8501",
+    "UI_PORT": "8502",
+    "MODEL_NAME": "fashion_mnist",
+}
+STOPPED_BY_USER = {130, 143}  # SIGINT, SIGTERM
+
+
+class UpError(RuntimeError):
+    """What keeps the stack from starting, in one line."""
+
+
+def environment(environ: Mapping[str, str], env_file: Path) -> dict[str, str]:
+    """The environment of all three processes: defaults, then .env, then what was exported."""
+    env = DEFAULTS | {k: v for k, v in read_env_file(env_file).items() if v} | {k: v for k, v in environ.items() if v}
+    env.setdefault("MODEL_BASE_PATH", str(ROOT / "serving" / "models" / env["MODEL_NAME"]))
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
+    env["PYTHONUNBUFFERED"] = "1"
+    env.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings say nothing to a user
+    return env
+
+
+def check(env: Mapping[str, str]) -> None:
+    """Looks for what would fail later and less clearly.
+
+    Raises:
+        UpError: no password, no version of the model, or a port in use.
+    """
+    if not env.get("GATEWAY_PASSWORD"):
+        raise UpError("no GATEWAY_PASSWORD in .env or the environment; make one with: python -m gateway credentials")
+    base_path = Path(env["MODEL_BASE_PATH"])
+    if not any(path.parent.name.isdecimal() for path in base_path.glob("*/saved_model.pb")):
+        raise UpError(
+            f"no version of {env['MODEL_NAME']}: expected {base_path}/<N>/saved_model.pb, as `make train` publishes it"
+        )
+    for name, host in (
+        ("GATEWAY_PORT", env["GATEWAY_BIND"]),
+        ("SERVING_GRPC_PORT", "127.0.0.1"),
+        ("SERVING_REST_PORT", "127.0.0.1"),
+        ("UI_PORT", "127.0.0.1"),
+    ):
+        _check_port(name, env[name], host)
+
+
+def _check_port(name: str, port: str, host: str) -> None:
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UpError(f"{name}={port} is no port; expected 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            raise UpError(
+                f"port {port} on {host} cannot be used ({error.strerror}); stop what uses it or set {name}"
+            ) from error
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs until stopped; 0 when the user stopped it, else the exit status of the process that ended."""
+    parser = argparse.ArgumentParser(prog="python -m serving up", description=__doc__.splitlines()[0])
+    parser.parse_args(argv)
+    env = environment(os.environ, ROOT / ".env")
+    try:
+        check(env)
+    except UpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    manager = Manager()
+    for name, command in parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8")).processes.items():
+        manager.add_process(name, command, env=env, cwd=str(ROOT))
+    print("starting; the model server takes a few seconds", flush=True)
+    watcher = subprocess.Popen([sys.executable, "-m", "serving.ready"], env=env, cwd=ROOT)
+    try:
+        manager.loop()
+    finally:
+        watcher.terminate()
+        watcher.wait()
+    return 0 if manager.returncode in STOPPED_BY_USER else manager.returncode or 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,101 @@
+"""The shipped version's served graph against its Keras model and against tf-keras-vis."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from training.augment import to_model_input
+from training.data import load_test
+from training.evaluate import png
+from training.model import CAM_LAYER, logits_model
+
+VERSION = Path(__file__).resolve().parents[2] / "serving/models/fashion_mnist/1"
+IMAGES = 50
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return load_test().images[:IMAGES]
+
+
+@pytest.fixture(scope="module")
+def keras_model() -> keras.Model:
+    return keras.models.load_model(VERSION / "assets.extra/model.keras")
+
+
+@pytest.fixture(scope="module")
+def model_inputs(images: np.ndarray) -> np.ndarray:
+    return np.asarray(to_model_input(images[..., None], 96))
+
+
+@pytest.fixture(scope="module")
+def signatures():
+    return tf.saved_model.load(str(VERSION)).signatures
+
+
+@pytest.fixture(scope="module")
+def grad_cam(keras_model: keras.Model, model_inputs: np.ndarray) -> np.ndarray:
+    """tf-keras-vis' Grad-CAM of the predicted class at the CAM layer, before its min-max scaling: (N, 3, 3)."""
+    from tf_keras_vis.gradcam import Gradcam
+    from tf_keras_vis.utils.scores import CategoricalScore
+
+    model = logits_model(keras_model)
+    classes = model.predict(model_inputs, verbose=0).argmax(axis=1).tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tf-keras-vis names inputs in an old way, on every call
+        cam = Gradcam(model)
+        score = CategoricalScore(classes)
+        return np.asarray(cam(score, model_inputs, penultimate_layer=CAM_LAYER, expand_cam=False, normalize_cam=False))
+
+
+def test_probabilities_equal_the_keras_models(signatures, keras_model, model_inputs, images):
+    served = signatures["serving_default"](image_bytes=tf.constant([png(i) for i in images]))
+    expected = keras_model.predict(model_inputs, verbose=0)
+    np.testing.assert_allclose(served["probabilities"], expected, atol=1e-4)
+    np.testing.assert_array_equal(served["class_id"], expected.argmax(axis=1))
+
+
+@pytest.mark.parametrize("batch", [1, IMAGES])
+def test_cams_equal_tf_keras_vis(signatures, images, grad_cam, batch):
+    encoded = [png(i) for i in images]
+    outputs = [signatures["explain"](image_bytes=tf.constant(encoded[i : i + batch])) for i in range(0, IMAGES, batch)]
+    cams = np.concatenate([o["cams"] for o in outputs])
+    predicted = np.concatenate([o["class_id"] for o in outputs])
+    maps = np.maximum(cams[np.arange(IMAGES), predicted], 0.0)
+    np.testing.assert_allclose(maps / peak(maps), grad_cam / peak(grad_cam), atol=1e-4)
+
+
+def peak(maps: np.ndarray) -> np.ndarray:
+    peaks = maps.max(axis=(1, 2), keepdims=True)
+    assert (peaks > 0).all()
+    return peaks
+
+
+def test_all_signatures_agree(signatures, images):
+    encoded = tf.constant([png(i) for i in images])
+    expected = signatures["serving_default"](image_bytes=encoded)["probabilities"].numpy()
+    rgb = np.repeat(images[..., None], 3, axis=-1).astype("float32")
+    examples = [
+        tf.train.Example(
+            features=tf.train.Features(
+                feature={"image_bytes": tf.train.Feature(bytes_list=tf.train.BytesList(value=[e]))}
+            )
+        ).SerializeToString()
+        for e in encoded.numpy()
+    ]
+    classified = signatures["classify"](inputs=tf.constant(examples))
+    for outputs in (
+        signatures["explain"](image_bytes=encoded),
+        signatures["images"](images=tf.constant(rgb)),
+        signatures["pixels"](pixels=tf.constant(images.reshape(IMAGES, -1), tf.float32)),
+    ):
+        np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
+    np.testing.assert_allclose(classified["scores"], -np.sort(-expected, axis=1), atol=1e-5)
+    names = np.array((VERSION / "assets/classes.txt").read_text().splitlines())
+    assert (np.char.decode(classified["classes"].numpy().astype("S"))[:, 0] == names[expected.argmax(axis=1)]).all()
