@@ -72,12 +72,16 @@ def render(settings: Settings, run_dir: Path, nginx: Path) -> Path:
 
 def check_users_file_reachable(path: Path) -> None:
     """Raise GatewayError if nginx's workers could not read the users file (they leave root's rights behind)."""
-    closed = [str(parent) for parent in path.parents if not parent.stat().st_mode & 0o001]
-    if os.geteuid() == 0 and closed:
+    if not users_file_reachable(path):
         raise GatewayError(
-            f"nginx's workers run as {_WORKER!r} and cannot reach {path} ({closed[-1]} is closed to others): "
+            f"nginx's workers run as {_WORKER!r} and cannot reach {path} (a folder above it is closed to others): "
             "set GATEWAY_USERS_FILE to a path they can, or work as an ordinary user"
         )
+
+
+def users_file_reachable(path: Path) -> bool:
+    """Whether nginx's workers can come to the users file: always, unless root started them in a closed folder."""
+    return os.geteuid() != 0 or all(parent.stat().st_mode & 0o001 for parent in path.parents)
 
 
 def _write_password(settings: Settings, path: Path) -> None:

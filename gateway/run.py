@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import resource
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from gateway import users
 from gateway.errors import GatewayError
-from gateway.render import check_users_file_reachable, render
+from gateway.render import check_users_file_reachable, render, users_file_reachable
 from gateway.settings import Settings
 
 _PR_SET_PDEATHSIG = 1
@@ -35,6 +36,10 @@ def run(settings: Settings, announce: Callable[[str], None]) -> int:
     # Blocked until nginx is there to pass them on to: a signal in between would leave the directory behind.
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
     with _private_directory() as run_dir:
+        if not users_file_reachable(settings.gateway_users_file):
+            # It names nobody (checked above); nginx would answer 500 to every unknown user if it could not read it.
+            settings = dataclasses.replace(settings, gateway_users_file=run_dir / "no-users")
+            users.touch(settings.gateway_users_file)
         config = render(settings, run_dir, nginx)
         process = subprocess.Popen(
             [nginx, "-e", "stderr", "-p", run_dir, "-c", config],

@@ -1,4 +1,4 @@
-"""Augmentation and input scaling as Keras layers: part of the compiled step, on any backend.
+"""Augmentation and input scaling as Keras layers, part of the compiled step on any backend.
 
 Shift, flip and resizing are one linear resampling along each axis, so a batch is augmented by two small matrix products.
 """

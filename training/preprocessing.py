@@ -154,9 +154,14 @@ def _kind(image_bytes: tf.Tensor) -> tf.Tensor:
 def _size_checked(height: tf.Tensor, width: tf.Tensor):
     # int64: the header of a bomb may claim 2^31 x 2^31
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
-    sane = (height > 0) & (width > 0) & (pixels <= MAX_PIXELS)
-    message = f"image_bytes: expected an image of 1 to {MAX_PIXELS} pixels, got height and width"
-    return tf.control_dependencies([tf.debugging.Assert(sane, [message, height, width])])
+    broken = f"image_bytes: expected an encoded {FORMATS} image, got a truncated or broken one: height and width are"
+    large = f"image_bytes: expected an image of at most {MAX_PIXELS} pixels, got one of height and width"
+    return tf.control_dependencies(
+        [
+            tf.debugging.Assert((height > 0) & (width > 0), [broken, height, width]),
+            tf.debugging.Assert(pixels <= MAX_PIXELS, [large, height, width]),
+        ]
+    )
 
 
 def _big_endian(header: tf.Tensor, at: int) -> tf.Tensor:
