@@ -1,6 +1,6 @@
 """Augmentation and input scaling as Keras layers, part of the compiled step on any backend.
 
-Shift, flip and resizing are one linear resampling along each axis, so a batch is augmented by two small matrix products.
+Shift and flip are linear resampling along each axis: two small matrix products augment a batch.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from serving.client import ServingClient
 
 ROOT = Path(__file__).resolve().parents[2]

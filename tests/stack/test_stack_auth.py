@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import pytest
 import requests
+
 from serving.client import ServingClient, Unauthenticated
 from serving.client.grpc import GrpcServingClient
 

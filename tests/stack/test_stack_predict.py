@@ -14,9 +14,9 @@ import pytest
 import requests
 import tensorflow as tf
 from PIL import Image
-from serving.client.grpc import GrpcServingClient
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from serving.client.grpc import GrpcServingClient
 from tests.stack.conftest import b64, png
 
 
@@ -118,13 +118,14 @@ def test_a_bad_image_is_refused_and_harms_nobody(stack, name):
     response = stack.predict(requests, {"instances": [b64(data)]})
     assert response.status_code == 400, response.text
     assert re.search("image_bytes: expected|Invalid (PNG|JPEG) data", response.json()["error"])
-    with grpc.insecure_channel(f"127.0.0.1:{stack.port}") as channel, pytest.raises(grpc.RpcError) as refused:
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = "fashion_mnist"
-        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([data]))
-        password = base64.b64encode(":".join(stack.auth).encode()).decode()
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "fashion_mnist"
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([data]))
+    password = base64.b64encode(":".join(stack.auth).encode()).decode()
+    with grpc.insecure_channel(f"127.0.0.1:{stack.port}") as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        stub.Predict(request, metadata=[("authorization", f"Basic {password}")], timeout=60)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Predict(request, metadata=[("authorization", f"Basic {password}")], timeout=60)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 

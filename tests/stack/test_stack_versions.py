@@ -9,9 +9,9 @@ import threading
 import time
 
 import requests
-from training.publish import publish
 
 from tests.stack.conftest import PATIENCE_S, ROOT, SHIPPED, b64, png
+from training.publish import publish
 
 
 def wait_for_version(stack, version: int) -> None:
