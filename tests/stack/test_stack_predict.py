@@ -14,10 +14,10 @@ import pytest
 import requests
 import tensorflow as tf
 from PIL import Image
+from stack_helpers import b64, png
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.client.grpc import GrpcServingClient
-from tests.stack.conftest import b64, png
 
 
 @pytest.fixture(scope="module")

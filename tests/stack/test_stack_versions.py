@@ -9,8 +9,8 @@ import threading
 import time
 
 import requests
+from stack_helpers import PATIENCE_S, ROOT, SHIPPED, b64, png
 
-from tests.stack.conftest import PATIENCE_S, ROOT, SHIPPED, b64, png
 from training.publish import publish
 
 
