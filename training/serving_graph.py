@@ -96,21 +96,37 @@ def frozen_core(model: keras.Model, cam_layer: str) -> Callable[[tf.Tensor], tup
     """
     folded, shifts = fold_batch_norms(model)
     activations_tensor = folded.get_layer(cam_layer).output
-    network = keras.Model(folded.input, [activations_tensor, folded.get_layer(LOGITS_LAYER).output])
+    reader = _pointwise_reader(folded, cam_layer)
+    source_tensor = reader.output if reader else activations_tensor
+    network = keras.Model(folded.input, [activations_tensor, source_tensor, folded.get_layer(LOGITS_LAYER).output])
     shift = tf.constant(shifts.get(cam_layer, np.zeros(activations_tensor.shape[-1], "float32")))
     size, classes = model.input_shape[1], folded.get_layer(LOGITS_LAYER).output.shape[-1]
 
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32)], autograph=False)
     def core(inputs):
-        activations, logits = network(inputs, training=False)  # (N, h, w, K), (N, C)
+        activations, source, logits = network(inputs, training=False)  # (N, h, w, K), (N, h, w, J), (N, C)
         alphas = tf.stack(
-            [tf.reduce_mean(tf.gradients(logits[:, c], activations)[0], axis=(1, 2)) for c in range(classes)], axis=1
-        )  # (N, C, K)
+            [tf.reduce_mean(tf.gradients(logits[:, c], source)[0], axis=(1, 2)) for c in range(classes)], axis=1
+        )  # (N, C, J)
+        if reader:  # (N, C, K): linear and the same everywhere, so it may follow the mean, which saves most of the work
+            alphas = tf.einsum("ncj,kj->nck", alphas, reader.kernel[0, 0])
         # alpha and shift belong to the folded layer: s cancels, what remains is A' - t
         cams = tf.einsum("nck,nhwk->nchw", alphas, activations - shift)
         return logits, cams
 
     return convert_variables_to_constants_v2(core.get_concrete_function())
+
+
+def _pointwise_reader(folded: keras.Model, cam_layer: str) -> keras.layers.Conv2D | None:
+    """The 1x1 convolution that alone reads a layer's output, if that is what follows it."""
+    readers = [node.operation for node in folded.get_layer(cam_layer)._outbound_nodes]
+    while len(readers) == 1 and isinstance(readers[0], keras.layers.Identity):  # where a batch norm was
+        readers = [node.operation for node in readers[0]._outbound_nodes]
+    if len(readers) != 1 or not isinstance(readers[0], keras.layers.Conv2D):
+        return None
+    reader = readers[0]
+    plain = reader.kernel_size == reader.strides == (1, 1) and reader.groups == 1
+    return reader if plain and reader.activation is keras.activations.linear else None
 
 
 class ServedModel(tf.Module):
