@@ -42,14 +42,15 @@ clean: ## remove what was built, trained and measured here (not .env, not publis
 
 # uv installs in seconds what pip takes minutes for; it comes from PyPI like the rest.
 $(VENV)/bin/uv:
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"error: Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}; name another with: make PYTHON=python3.12 $(MAKECMDGOALS)" if not (3, 11) <= v <= (3, 13) else 0)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "error: Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.12 $(MAKECMDGOALS)" % v)'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: $(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
 
 $(VENV)/runtime: requirements.txt | $(VENV)/bin/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	@echo "installing what requirements.txt lists (first use; a minute or two)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
 	@touch $@
 
 $(VENV)/tests: tests/requirements.txt $(VENV)/runtime
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r tests/requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r tests/requirements.txt
 	@touch $@

@@ -1,0 +1,62 @@
+"""What `make up` says when it cannot start: one line, at once, and nothing is started."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from stack_helpers import SHIPPED, free_ports
+
+from serving import up
+
+PORTS = ["GATEWAY_PORT", "SERVING_GRPC_PORT", "SERVING_REST_PORT", "UI_PORT"]
+
+
+@pytest.fixture
+def env(tmp_path) -> dict[str, str]:
+    ports = {name: str(port) for name, port in free_ports(PORTS).items()}
+    given = {"GATEWAY_PASSWORD": "aLongRandomPassword4Tests000", "MODEL_BASE_PATH": str(SHIPPED.parent)}
+    return up.environment(ports | given, tmp_path / ".env")
+
+
+def test_all_well(env):
+    up.check(env)
+
+
+def test_no_password(env):
+    del env["GATEWAY_PASSWORD"]
+    with pytest.raises(up.UpError, match="python -m gateway credentials"):
+        up.check(env)
+
+
+@pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: (p / "latest").mkdir(parents=True)])
+def test_no_version_of_the_model(env, tmp_path, make):
+    base_path = tmp_path / "models"
+    make(base_path)
+    env["MODEL_BASE_PATH"] = str(base_path)
+    with pytest.raises(up.UpError, match="no version of fashion_mnist.*make train"):
+        up.check(env)
+
+
+@pytest.mark.parametrize("name", PORTS)
+def test_a_port_in_use(env, name):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(env[name])))
+        taken.listen()
+        with pytest.raises(up.UpError, match=rf"port {env[name]} .*set {name}"):
+            up.check(env)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http", "-1"])
+def test_no_port(env, port):
+    env["UI_PORT"] = port
+    with pytest.raises(up.UpError, match="UI_PORT"):
+        up.check(env)
+
+
+def test_what_is_exported_wins_over_env_file_over_defaults(tmp_path):
+    (tmp_path / ".env").write_text("GATEWAY_PORT=1111\nUI_PORT=2222\nMODEL_NAME=shoes\n")
+    env = up.environment({"UI_PORT": "3333"}, tmp_path / ".env")
+    assert (env["GATEWAY_PORT"], env["UI_PORT"], env["SERVING_REST_PORT"]) == ("1111", "3333", "8501")
+    assert Path(env["MODEL_BASE_PATH"]).parts[-2:] == ("models", "shoes")
