@@ -48,7 +48,10 @@ def decode(image_bytes: tf.Tensor) -> tf.Tensor:
         height, width = _big_endian(header, 20), _big_endian(header, 16)
         with _size_checked(height, width):
             rgba = tf.cast(tf.io.decode_png(image_bytes, channels=4), tf.float32)
-        alpha = rgba[..., 3:] / 255.0
+        # TensorFlow's decoder gives opaque pixels of 1, 2 or 4 bits the alpha 1, 3 or 15 instead of 255
+        depth = header[24]
+        opaque = (depth < 8) & tf.reduce_all(rgba[..., 3] == tf.cast(tf.bitwise.left_shift(1, depth) - 1, tf.float32))
+        alpha = tf.where(opaque, 1.0, rgba[..., 3:] / 255.0)
         return tf.cast(tf.round(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
 
     def jpeg():
@@ -105,8 +108,9 @@ def _converted(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         lambda: tf.cast(image, tf.float32),
     )
     grey = polarised(_grey(small))
-    background = _median(_border(grey))
-    grey = tf.maximum(grey - background, 0.0) * 255.0 / (255.0 - background)  # the border's median is at most 127 here
+    # half a border of black and half of white has no middle: whichever way it is turned, its upper median is white
+    background = tf.minimum(_median(_border(grey)), 127.0)
+    grey = tf.maximum(grey - background, 0.0) * 255.0 / (255.0 - background)
     top, bottom = _extent(grey, axis=1)
     left, right = _extent(grey, axis=0)
     cropped = grey[top:bottom, left:right]

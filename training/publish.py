@@ -38,13 +38,12 @@ def publish(source: Path, base_path: Path, *, dry_run: bool = False) -> int:
     """
     try:
         content = manifest.read(source)
-    except (FileNotFoundError, json.JSONDecodeError) as error:
-        raise PublishError(f"cannot publish {source}: {error}") from error
+        expected = content["files"]
+    except (FileNotFoundError, json.JSONDecodeError, KeyError) as error:
+        raise PublishError(f"cannot publish {source}: no manifest that can be read ({error})") from error
     found = manifest.hashes(source)
-    if found != content["files"]:
-        changed = sorted(
-            name for name in found.keys() | content["files"].keys() if found.get(name) != content["files"].get(name)
-        )
+    if found != expected:
+        changed = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         raise PublishError(f"cannot publish {source}: not as its manifest says: {', '.join(changed)}; export it again")
     if dry_run:
         return next_version(base_path)
@@ -70,9 +69,18 @@ def publish(source: Path, base_path: Path, *, dry_run: bool = False) -> int:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def _name(source: Path) -> str:
+    try:
+        return manifest.read(source)["name"]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise PublishError(f"cannot publish {source}: no manifest that can be read ({error})") from error
+
+
 def next_version(base_path: Path) -> int:
     """One more than the highest version there; 1 if there is none."""
-    return max(versions(base_path), default=0) + 1
+    # a file of that name takes the number too
+    names = [path.name for path in base_path.iterdir()] if base_path.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=0) + 1
 
 
 def versions(base_path: Path) -> list[int]:
@@ -109,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="only say what would happen")
     arguments = parser.parse_args(argv)
     try:
-        base_path = arguments.base_path or MODELS / manifest.read(arguments.source)["name"]
+        base_path = arguments.base_path or MODELS / _name(arguments.source)
         version = publish(arguments.source, base_path, dry_run=arguments.dry_run)
         size = sum(p.stat().st_size for p in arguments.source.rglob("*") if p.is_file())
         verb = "would publish" if arguments.dry_run else "published"

@@ -64,7 +64,16 @@ class Settings:
                 any(s.image_size < 32 or s.epochs < 1 for s in self.stages),
                 "a stage needs image_size >= 32 and epochs >= 1",
             ),
+            (self.dataset != "fashion_mnist", "dataset must be fashion_mnist, the one there is"),
+            (self.backbone != "mobilenet_v2", "backbone must be mobilenet_v2, the one there is"),
+            (self.train_limit is not None and self.train_limit < 1, "train_limit must be at least 1"),
             (self.batch_size < 1, "batch_size must be at least 1"),
+            (self.head_epochs < 0, "head_epochs must be at least 0"),
+            (self.early_stopping_patience < 1, "early_stopping_patience must be at least 1"),
+            (self.learning_rate <= 0 or self.head_learning_rate <= 0, "learning_rate must be above 0"),
+            (not 0 <= self.dropout < 1, "dropout must lie in 0..1"),
+            (self.crop_padding < 0, "crop_padding must be at least 0"),
+            (not 0 <= self.erasing_area[0] <= self.erasing_area[1] <= 1, "erasing_area must be [low, high] in 0..1"),
             (not 0 <= self.erasing_probability <= 1, "erasing_probability must lie in 0..1"),
             (not 0 <= self.label_smoothing < 1, "label_smoothing must lie in 0..1"),
             (not 0 < self.batch_norm_momentum < 1, "batch_norm_momentum must lie in 0..1"),
@@ -98,7 +107,10 @@ def load_settings(preset: str, overrides: Mapping[str, Any] | None = None) -> Se
         raise SettingsError(
             f"no preset {preset!r}; expected one of {', '.join(preset_names())}, or the path of a TOML file"
         )
-    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise SettingsError(f"{path}: {error}") from error
     values |= {key: value for key, value in (overrides or {}).items() if value is not None}
     return settings_from(values, origin=str(path))
 

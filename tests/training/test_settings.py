@@ -1,0 +1,87 @@
+"""Presets, TOML files, overrides, and settings that make no sense."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from training.settings import PRESETS, Settings, SettingsError, Stage, load_settings, preset_names, settings_from
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.toml")))
+def test_every_preset_loads(preset):
+    settings = load_settings(preset)
+    assert settings.stages[-1].image_size == settings.image_size == 96
+
+
+def test_the_presets_are_these():
+    assert preset_names() == ["best", "fast", "smoke"]
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(SettingsError, match=r"no preset 'bset'; expected one of best, fast, smoke"):
+        load_settings("bset")
+
+
+def test_a_toml_file_is_read(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("batch_size = 16\nstages = [{ image_size = 96, epochs = 3 }]\nerasing_area = [0, 1]\n")
+    assert load_settings(str(path)) == Settings(batch_size=16, stages=(Stage(96, 3),), erasing_area=(0.0, 1.0))
+
+
+def test_a_broken_toml_file_is_named(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("batch_size 16\n")
+    with pytest.raises(SettingsError, match=r"mine.toml: .*line 1"):
+        load_settings(str(path))
+
+
+def test_overrides_win_and_none_is_ignored():
+    settings = load_settings("smoke", {"seed": 7, "data_dir": None, "backbone_weights": None})
+    assert (settings.seed, settings.data_dir, settings.backbone_weights) == (7, None, "none")
+
+
+def test_an_unknown_key_lists_the_valid_ones_and_the_near_one():
+    with pytest.raises(SettingsError) as caught:
+        settings_from({"learning_rat": 1.0}, origin="mine.toml")
+    message = str(caught.value)
+    assert "mine.toml: unknown setting 'learning_rat' (did you mean 'learning_rate'?)" in message
+    for field in dataclasses.fields(Settings):
+        assert field.name in message
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stages": []}, "at least one"),
+        ({"stages": [{"image_size": 48, "epochs": 1}]}, "last stage must train at image_size=96"),
+        ({"stages": [{"image_size": 96, "epochs": 0}]}, "epochs >= 1"),
+        ({"stages": [{"image_size": 16, "epochs": 1}, {"image_size": 96, "epochs": 1}]}, "image_size >= 32"),
+        ({"stages": [{"image_size": 96}]}, "epochs"),
+        ({"stages": [{"image_size": 96, "epochs": 1, "lr": 1}]}, "lr"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": "many"}, "mine.toml"),
+        ({"erasing_probability": 1.5}, "erasing_probability"),
+        ({"erasing_area": [0.1]}, "mine.toml"),
+        ({"erasing_area": [0.3, 0.1]}, "erasing_area"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"batch_norm_momentum": 1.0}, "batch_norm_momentum"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"head_epochs": -1}, "head_epochs"),
+        ({"crop_padding": -1}, "crop_padding"),
+        ({"train_limit": 0}, "train_limit"),
+        ({"early_stopping_patience": 0}, "early_stopping_patience"),
+        ({"backbone": "resnet50"}, "backbone must be mobilenet_v2"),
+        ({"dataset": "cifar10"}, "dataset must be fashion_mnist"),
+    ],
+)
+def test_an_impossible_value_is_refused(values, message):
+    with pytest.raises(SettingsError, match=message):
+        settings_from(values, origin="mine.toml")
+
+
+def test_settings_survive_being_saved():
+    settings = load_settings("best", {"seed": 3})
+    assert settings_from(settings.to_dict(), origin="settings.json") == settings
