@@ -4,6 +4,7 @@
     python -m serving explain shirt.png -o overlay.png --contrast Shirt
     python -m serving status --json
     python -m serving up
+    python -m serving bench --seconds 5
 
 The password comes from GATEWAY_PASSWORD or from the .env beside it, never from the command line, where others see it.
 """
@@ -30,7 +31,7 @@ from serving.client import (
     Unauthenticated,
 )
 from serving.client.base import BaseClient
-from serving.client.environment import Connection, connection
+from serving.client.environment import Connection, connection, env_folders
 from serving.commands import FAILED, UsageError, explain, predict, status
 
 USAGE, BAD_IMAGE, REFUSED, UNREACHABLE, UNKNOWN_MODEL = range(2, 7)
@@ -61,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
         return _up(list(argv[1:]))
     options = _parser().parse_args(argv)
     try:
+        options.where = _where(options)
         with _client(options) as client:
             command: Callable[[BaseClient, argparse.Namespace], int] = options.run
             return command(client, options)
@@ -83,22 +85,30 @@ def _up(argv: list[str]) -> int:
     return int(up.main(argv))
 
 
+def _bench(client: BaseClient, options: argparse.Namespace) -> int:
+    from serving.bench import bench  # needs the model server's HTTP parser, which the other commands do without
+
+    return bench(client, options)
+
+
 def _failed(error: Exception, code: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return code
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="machine-readable answer on standard output")
-    common.add_argument("--url", help="gateway or model server (default SERVING_URL, else http://127.0.0.1:8080)")
-    common.add_argument("--user", help="user (default GATEWAY_USER); the password comes from GATEWAY_PASSWORD or .env")
-    common.add_argument("--model", help="name of the model (default MODEL_NAME, else fashion_mnist)")
+    address = argparse.ArgumentParser(add_help=False)
+    address.add_argument("--json", action="store_true", help="machine-readable answer on standard output")
+    address.add_argument("--url", help="gateway or model server (default SERVING_URL, else http://127.0.0.1:8080)")
+    address.add_argument("--user", help="user (default GATEWAY_USER); the password comes from GATEWAY_PASSWORD or .env")
+    address.add_argument("--model", help="name of the model (default MODEL_NAME, else fashion_mnist)")
+    address.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds to wait for an answer (10)")
+    address.add_argument("--cacert", metavar="FILE", help="certificate of a private CA, for https")
+
+    common = argparse.ArgumentParser(add_help=False, parents=[address])
     which = common.add_mutually_exclusive_group()
     which.add_argument("--version", type=int, metavar="N", help="ask this version (default the latest)")
     which.add_argument("--label", help="ask the version behind this label")
-    common.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds to wait for an answer (10)")
-    common.add_argument("--cacert", metavar="FILE", help="certificate of a private CA, for https")
     common.add_argument("--grpc", action="store_true", help="ask over gRPC instead of REST, same URL")
 
     parser = argparse.ArgumentParser(
@@ -121,6 +131,14 @@ def _parser() -> argparse.ArgumentParser:
     draws.add_argument("--alpha", type=_fraction, metavar="A", help="opacity of the map, 0..1 (0.6, contrast 0.8)")
 
     _command(commands, "status", status, "list the model's versions and their states", common)
+
+    loads = _command(commands, "bench", _bench, "measure requests/s and latency of the running stack", address)
+    loads.set_defaults(version=None, label=None, grpc=False)
+    loads.add_argument("--seconds", type=_duration, default=3.0, metavar="S", help="length of each measurement (3)")
+    loads.add_argument(
+        "-o", "--output", default="reports/bench.json", metavar="FILE", help="figures as JSON (reports/bench.json)"
+    )
+
     commands.add_parser("up", help="start model server, gateway and page (see `up --help`)", add_help=False)
     return parser
 
@@ -145,6 +163,13 @@ def _positive(text: str) -> int:
     return value
 
 
+def _duration(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"expected seconds, more than 0 and at most 3600, got {text}")
+    return value
+
+
 def _fraction(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
@@ -152,11 +177,12 @@ def _fraction(text: str) -> float:
     return value
 
 
+def _where(options: argparse.Namespace) -> Connection:
+    return connection(os.environ, env_folders(), url=options.url, user=options.user, model=options.model)
+
+
 def _client(options: argparse.Namespace) -> BaseClient:
-    checkout = Path(__file__).resolve().parents[1]
-    where: Connection = connection(
-        os.environ, [Path.cwd(), checkout], url=options.url, user=options.user, model=options.model
-    )
+    where: Connection = options.where
     if options.cacert is not None and not Path(options.cacert).is_file():
         raise UsageError(f"--cacert {options.cacert}: no such file")
     kind: Callable[..., BaseClient] = ServingClient

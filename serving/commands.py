@@ -32,7 +32,7 @@ def predict(client: BaseClient, options: argparse.Namespace) -> int:
             {"image": image, **_summary(p), "top": [score._asdict() for score in top]}
             for image, p, top in zip(options.images, predictions, tops, strict=True)
         ]
-        _print_json({"model": client.model, "predictions": entries})
+        print_json({"model": client.model, "predictions": entries})
         return OK
     rows = []
     for image, p, top in zip(options.images, predictions, tops, strict=True):
@@ -47,7 +47,7 @@ def predict(client: BaseClient, options: argparse.Namespace) -> int:
                     f"{p.latency_ms:.0f} ms" if first else "",
                 ]
             )
-    _print_table(["image", "class", "probability", "version", "time"], rows, right={2, 3, 4})
+    print_table(["image", "class", "probability", "version", "time"], rows, right={2, 3, 4})
     return OK
 
 
@@ -67,7 +67,7 @@ def explain(client: BaseClient, options: argparse.Namespace) -> int:
 
     cam = explanation.cam(target) if rival is None else explanation.contrast(target, rival)
     if options.json:
-        _print_json(
+        print_json(
             {
                 "model": client.model,
                 "image": options.image,
@@ -123,11 +123,11 @@ def status(client: BaseClient, options: argparse.Namespace) -> int:
     """The model's versions; fails when none of them answers requests."""
     versions = client.status()
     if options.json:
-        _print_json({"model": client.model, "versions": [vars(version) for version in versions]})
+        print_json({"model": client.model, "versions": [vars(version) for version in versions]})
     else:
         rows = [[str(v.version), v.state, v.error_message or v.error_code] for v in versions]
         print(f"model {client.model}")
-        _print_table(["version", "state", "message"], rows, right={0})
+        print_table(["version", "state", "message"], rows, right={0})
     return OK if any(version.available for version in versions) else FAILED
 
 
@@ -176,11 +176,12 @@ def _percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
+    """Indented, characters as they are."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: set[int]) -> None:
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: set[int]) -> None:
     """Columns two spaces apart, numbers to the right."""
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
     for line in [header, *rows]:

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from serving.client.transport import is_loopback
 
 DEFAULT_PORT = "8080"
+DEFAULT_REST_PORT = "8501"
+DEFAULT_GRPC_PORT = "8500"
 DEFAULT_MODEL = "fashion_mnist"
 
 
@@ -21,6 +23,11 @@ class Connection:
     user: str | None
     password: str | None = field(repr=False)
     model: str
+
+
+def env_folders() -> list[Path]:
+    """Where a command looks for `.env`: the current folder, then the checkout."""
+    return [Path.cwd(), Path(__file__).resolve().parents[2]]
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -61,7 +68,7 @@ def connection(
     Raises:
         ValueError: a user was asked for and there is no password.
     """
-    file = next((found for folder in folders if (found := read_env_file(folder / ".env"))), {})
+    file = _first_env_file(folders)
 
     def setting(name: str) -> str | None:
         return environment.get(name) or file.get(name) or None
@@ -76,6 +83,20 @@ def connection(
     if name is None or password is None:
         name = password = None
     return Connection(address, name, password, model or setting("MODEL_NAME") or DEFAULT_MODEL)
+
+
+def model_server(environment: Mapping[str, str], folders: Sequence[Path]) -> tuple[str, str]:
+    """Where the model server behind the gateway listens on this machine: its REST and its gRPC address."""
+    file = _first_env_file(folders)
+    rest, grpc = (
+        environment.get(name) or file.get(name) or default
+        for name, default in (("SERVING_REST_PORT", DEFAULT_REST_PORT), ("SERVING_GRPC_PORT", DEFAULT_GRPC_PORT))
+    )
+    return f"http://127.0.0.1:{rest}", f"http://127.0.0.1:{grpc}"
+
+
+def _first_env_file(folders: Sequence[Path]) -> dict[str, str]:
+    return next((found for folder in folders if (found := read_env_file(folder / ".env"))), {})
 
 
 def _belongs_to(url: str, file: Mapping[str, str]) -> bool:
