@@ -44,7 +44,7 @@ def fold_batch_norms(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndar
 
     folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in model.layers:
-        if layer.name not in folded_into and layer.name not in folded_into.values():
+        if layer.weights and layer.name not in folded_into and layer.name not in folded_into.values():
             folded.get_layer(layer.name).set_weights(layer.get_weights())
     shifts = {}
     for convolution, norm in norms:

@@ -16,6 +16,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def train(settings: Settings, run_dir: Path) -> Path:
         first = _classifier(settings, data, epochs[0].image_size)
         progress = Progress(initial_weights=load_backbone_weights(first, settings))
         weights, optimizer_state = first.get_weights(), []
+    _cut_history(run_dir / "history.jsonl", progress.epoch)
     print(f"{len(data.train)} training, {len(data.validation)} validation images")
     print(f"initial weights: {progress.initial_weights}")
 
@@ -154,9 +156,10 @@ def _run_epoch(
 ) -> dict[str, float]:
     # order and augmentation depend on (seed, epoch) alone, so that a resumed run sees what the whole run would have
     order = np.random.default_rng((settings.seed, epoch.number)).permutation(len(data.train))
-    for layer in trainer.layers:
-        if isinstance(layer, ShiftAndFlip | RandomErasing):
-            layer.generator.state.assign(np.array([settings.seed, epoch.number], "uint32"))
+    for number, generator in enumerate(_random_generators(trainer)):
+        # a sequence of its own for every layer: equal ones would tie the erased area to the shift
+        sequence = np.random.SeedSequence((settings.seed, epoch.number, number))
+        generator.state.assign(sequence.generate_state(2, np.uint32))
     x, y = _arrays(data.train, len(data.classes))
     print(f"epoch {epoch.number + 1}/{total}: {epoch.phase} at {epoch.image_size} px", flush=True)
     started = time.perf_counter()
@@ -171,12 +174,31 @@ def _run_epoch(
     }
 
 
+def _random_generators(model: keras.Model) -> Iterator[keras.random.SeedGenerator]:
+    """The generators of augmentation and dropout, in the order of the layers."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _random_generators(layer)
+        elif isinstance(layer, ShiftAndFlip | RandomErasing):
+            yield layer.generator
+        elif isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
+            yield layer.seed_generator
+
+
 def _arrays(split: Split, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     return split.images[..., None], np.eye(num_classes, dtype="float32")[split.labels]
 
 
 def _stopped_early(progress: Progress, epoch: Epoch, settings: Settings) -> bool:
     return epoch.last_stage and 0 < progress.best_epoch <= progress.epoch - settings.early_stopping_patience
+
+
+def _cut_history(path: Path, epochs: int) -> None:
+    """Drops the line of an epoch that was killed before its checkpoint was written, and now runs again."""
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if len(lines) > epochs:
+            path.write_text("".join(lines[:epochs]), encoding="utf-8")
 
 
 def _check_same_run(settings: Settings, run_dir: Path) -> None:

@@ -31,7 +31,9 @@ def shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
 def test_every_pixel_is_moved_and_none_made_up(flip, channels):
     padding, sent = 2, images(64, channels)
     seen = set()
-    for image, result in zip(sent, np.asarray(ShiftAndFlip(padding, flip=flip, seed=1)(sent, training=True)), strict=True):
+    for image, result in zip(
+        sent, np.asarray(ShiftAndFlip(padding, flip=flip, seed=1)(sent, training=True)), strict=True
+    ):
         moves = [
             (mirrored, down, right)
             for mirrored in (False, True)[: 1 + flip]

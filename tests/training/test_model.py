@@ -1,0 +1,99 @@
+"""The classifier's shape and where its initial weights may come from."""
+
+from __future__ import annotations
+
+import hashlib
+
+import keras
+import numpy as np
+import pytest
+
+from training.model import CAM_LAYER, WeightsError, build_classifier, load_backbone_weights, logits_model
+from training.settings import Settings, Stage
+
+# Keras 3.15 on numpy 2.4, whenever it turns a variable into an array
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+
+def settings(weights: str, **others) -> Settings:
+    return Settings(backbone_weights=weights, image_size=32, stages=(Stage(32, 1),), **others)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> keras.Model:
+    return build_classifier(7, 32, dropout=0.2, batch_norm_momentum=0.9)
+
+
+def test_it_is_flat(classifier):
+    assert not [layer.name for layer in classifier.layers if isinstance(layer, keras.Model)]
+    assert classifier.get_layer(CAM_LAYER).output.shape[-1] == 320
+    assert logits_model(classifier).output_shape == (None, 7)
+
+
+def test_batch_norms_follow_the_momentum_given(classifier):
+    momenta = [layer.momentum for layer in classifier.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(momenta) > 50
+    assert set(momenta) == {0.9}
+
+
+def test_probabilities_are_the_logits_softmax(classifier):
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
+    logits = logits_model(classifier)(images)
+    np.testing.assert_allclose(classifier(images), keras.ops.softmax(logits), atol=1e-6)
+    np.testing.assert_allclose(keras.ops.sum(classifier(images), axis=1), 1.0, atol=1e-5)
+
+
+def test_weights_of_a_file_arrive(classifier, tmp_path):
+    path = tmp_path / "backbone.weights.h5"
+    backbone = keras.applications.MobileNetV2(input_shape=(32, 32, 3), include_top=False, weights=None)
+    backbone.save_weights(path)
+    origin = load_backbone_weights(classifier, settings(str(path), backbone_weights_source="made by a test"))
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in origin
+    assert origin.startswith("file backbone.weights.h5")
+    assert origin.endswith("made by a test")
+    for name in ("Conv1", "block_7_depthwise", "Conv_1_bn"):
+        for mine, theirs in zip(
+            classifier.get_layer(name).get_weights(), backbone.get_layer(name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_none_leaves_the_weights_as_they_are(classifier):
+    before = classifier.get_weights()
+    assert load_backbone_weights(classifier, settings("none")) == "none: random initial weights"
+    for one, other in zip(classifier.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_missing_file_is_named(classifier, tmp_path):
+    with pytest.raises(WeightsError, match=r"none\.h5: no such file; expected imagenet, none, or a Keras weights file"):
+        load_backbone_weights(classifier, settings(str(tmp_path / "none.h5")))
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5"])
+def test_a_file_of_something_else_is_named(classifier, tmp_path, content):
+    path = tmp_path / "other.weights.h5"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"other\.weights\.h5 does not hold weights of MobileNetV2"):
+        load_backbone_weights(classifier, settings(str(path)))
+
+
+def test_weights_of_another_net_are_refused(classifier, tmp_path):
+    path = tmp_path / "other.weights.h5"
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(path)
+    with pytest.raises(WeightsError, match=r"other\.weights\.h5 does not hold weights of MobileNetV2"):
+        load_backbone_weights(classifier, settings(str(path)))
+
+
+@pytest.mark.filterwarnings("ignore:`input_shape` is undefined or non-square:UserWarning")  # 32 px: 224 px weights
+def test_a_failed_download_names_three_ways_on(classifier, monkeypatch):
+    def fail(*args, **kwargs):
+        raise Exception("URL fetch failure on https://storage.googleapis.com/")  # as Keras does
+
+    monkeypatch.setattr("keras.src.applications.mobilenet_v2.file_utils.get_file", fail)
+    with pytest.raises(WeightsError) as caught:
+        load_backbone_weights(classifier, settings("imagenet"))
+    message = str(caught.value)
+    assert "URL fetch failure" in message
+    for way in ("storage.googleapis.com can be reached", "--backbone-weights PATH", "--backbone-weights none"):
+        assert way in message

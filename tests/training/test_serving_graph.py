@@ -1,0 +1,121 @@
+"""Folding batch norms and signed Grad-CAM, on small nets against the unfolded net and a gradient tape."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from training.serving_graph import fold_batch_norms, frozen_core
+
+layers = keras.layers
+
+
+def trained_looking(model: keras.Model, seed: int = 0) -> keras.Model:
+    """Weights and statistics as after training: nowhere 0 or 1, biases included."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+        else:
+            layer.set_weights([rng.normal(0, 0.3, w.shape) for w in layer.get_weights()])
+    return model
+
+
+def images(count: int = 3) -> np.ndarray:
+    return np.random.default_rng(1).uniform(-1, 1, (count, 16, 16, 3)).astype("float32")
+
+
+def head(x: keras.KerasTensor) -> keras.KerasTensor:
+    logits = layers.Dense(4, name="logits")(layers.GlobalAveragePooling2D()(x))
+    return layers.Activation("softmax")(logits)
+
+
+def small_net(last: str = "pointwise") -> keras.Model:
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(6, 3, strides=2, use_bias=False, name="plain")(inputs)
+    x = layers.ReLU(6.0)(layers.BatchNormalization(name="plain_bn")(x))
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", name="depthwise")(x)
+    x = layers.ReLU()(layers.BatchNormalization(scale=False, name="depthwise_bn")(x))
+    x = layers.Conv2D(5, 1, name="cam")(x)  # linear and with a bias, as block_16_project is linear
+    x = layers.BatchNormalization(center=False, name="cam_bn")(x)
+    if last == "pointwise":
+        x = layers.Conv2D(8, 1, use_bias=False, name="last")(x)
+        x = layers.ReLU()(layers.BatchNormalization(name="last_bn")(x))
+    elif last == "wide":
+        x = layers.ReLU()(layers.Conv2D(8, 3, name="last")(x))
+    return trained_looking(keras.Model(inputs, head(x)))
+
+
+def test_the_folded_net_computes_the_same():
+    model = small_net()
+    folded, shifts = fold_batch_norms(model)
+    np.testing.assert_allclose(folded(images()), model(images()), atol=1e-4)
+    assert set(shifts) == {"plain", "depthwise", "cam", "last"}
+    assert not [layer.name for layer in folded.layers if isinstance(layer, layers.BatchNormalization)]
+
+
+def test_the_shift_is_what_separates_folded_from_original():
+    model = small_net()
+    folded, shifts = fold_batch_norms(model)
+    original = keras.Model(model.input, model.get_layer("cam").output)(images())
+    shifted = keras.Model(folded.input, folded.get_layer("cam").output)(images()) - shifts["cam"]
+    norm = model.get_layer("cam_bn")
+    scale = norm.gamma / np.sqrt(norm.moving_variance + norm.epsilon)
+    np.testing.assert_allclose(shifted, original * scale, atol=1e-4)
+
+
+def with_second_consumer(x):
+    convolved = layers.Conv2D(3, 3, padding="same", name="conv")(x)
+    return layers.Add()([layers.BatchNormalization(name="norm")(convolved), convolved])
+
+
+def with_activation(x):
+    return layers.BatchNormalization(name="norm")(layers.Conv2D(3, 3, activation="relu", name="conv")(x))
+
+
+def after_no_convolution(x):
+    return layers.BatchNormalization(name="norm")(layers.ReLU()(layers.Conv2D(3, 3, name="conv")(x)))
+
+
+@pytest.mark.parametrize("block", [with_second_consumer, with_activation, after_no_convolution])
+def test_what_cannot_be_folded_is_left(block):
+    inputs = keras.Input((16, 16, 3))
+    model = trained_looking(keras.Model(inputs, head(block(inputs))))
+    folded, shifts = fold_batch_norms(model)
+    assert shifts == {}
+    assert isinstance(folded.get_layer("norm"), layers.BatchNormalization)
+    np.testing.assert_allclose(folded(images()), model(images()), atol=1e-5)
+
+
+def test_the_original_is_not_changed():
+    model = small_net()
+    before = [w.copy() for w in model.get_weights()]
+    fold_batch_norms(model)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("last", ["pointwise", "wide", "none"])
+def test_maps_are_grad_cam_of_every_class(last, batch):
+    model = small_net(last)
+    sent = tf.constant(images(batch))
+    both = keras.Model(model.input, [model.get_layer("cam").output, model.get_layer("logits").output])
+    with tf.GradientTape(persistent=True) as tape:
+        activations, logits = both(sent)
+        per_class = [logits[:, c] for c in range(4)]
+    expected = []
+    for logit in per_class:
+        alphas = tf.reduce_mean(tape.gradient(logit, activations), axis=(1, 2), keepdims=True)
+        expected.append(tf.reduce_sum(alphas * activations, axis=-1))
+    found_logits, found = frozen_core(model, "cam")(sent)
+    np.testing.assert_allclose(found_logits, logits, atol=1e-4)
+    np.testing.assert_allclose(found, np.stack(expected, axis=1), atol=1e-4)
+    assert np.abs(found).max() > 0.01
+
+
+def test_a_layer_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="no_such_layer"):
+        frozen_core(small_net(), "no_such_layer")

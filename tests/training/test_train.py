@@ -1,0 +1,218 @@
+"""Training runs: resumed, refused, stopped early, repeated. A small net stands in, but for the run that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from training import checkpoint
+from training import train as module
+from training.settings import Settings, SettingsError, Stage
+from training.train import plan, train
+
+# Keras 3.15 on numpy 2.4, whenever it turns a variable into an array
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = Settings(
+    backbone_weights="none",
+    train_limit=96,
+    batch_size=32,
+    image_size=32,
+    head_epochs=1,
+    stages=(Stage(40, 1), Stage(32, 2)),
+    dropout=0.5,
+)
+
+
+def small_classifier(num_classes: int, image_size: int, dropout: float, batch_norm_momentum: float) -> keras.Model:
+    inputs = keras.Input((image_size, image_size, 3))
+    x = keras.layers.Conv2D(4, 3, strides=4)(inputs)
+    x = keras.layers.BatchNormalization(momentum=batch_norm_momentum)(x)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    x = keras.layers.Dropout(dropout, seed=0)(x)
+    logits = keras.layers.Dense(num_classes, name="logits")(x)
+    return keras.Model(inputs, keras.layers.Activation("softmax")(logits))
+
+
+@pytest.fixture(autouse=True)
+def small_net(monkeypatch):
+    monkeypatch.setattr(module, "build_classifier", small_classifier)
+    monkeypatch.setattr(module, "_keep_freed_memory", lambda: None)  # it would hold for all tests after these
+
+
+def history(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+
+
+def losses(run_dir: Path) -> np.ndarray:
+    return np.array([[epoch["loss"], epoch["val_loss"]] for epoch in history(run_dir)])
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory) -> Path:
+    """A run from beginning to end in one go."""
+    run_dir = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(module, "build_classifier", small_classifier)
+        monkeypatch.setattr(module, "_keep_freed_memory", lambda: None)
+        train(SETTINGS, run_dir)
+    return run_dir
+
+
+def test_the_plan_holds_both_phases():
+    kinds = [(e.number, e.phase, e.image_size, e.last_stage) for e in plan(SETTINGS)]
+    assert kinds == [(0, "head", 40, False), (1, "all", 40, False), (2, "all", 32, True), (3, "all", 32, True)]
+
+
+def test_a_run_leaves_its_history_and_its_best_epoch(whole_run):
+    lines = history(whole_run)
+    assert [line["number"] for line in lines] == [0, 1, 2, 3]
+    progress, best, _ = checkpoint.load(whole_run / "best.npz")
+    assert progress.best_accuracy == max(line["val_accuracy"] for line in lines[2:])
+    assert lines[progress.best_epoch - 1]["val_accuracy"] == progress.best_accuracy
+    for kept, saved in zip(best, keras.models.load_model(whole_run / "model.keras").get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, saved)
+
+
+def test_the_head_alone_learns_in_the_first_phase(tmp_path, monkeypatch):
+    seen = []
+    run_epoch = module._run_epoch
+
+    def recorded(trainer, data, epoch, *args):
+        seen.append((epoch.phase, [v.path.split("/")[-2] for v in trainer.trainable_variables]))
+        return run_epoch(trainer, data, epoch, *args)
+
+    monkeypatch.setattr(module, "_run_epoch", recorded)
+    train(Settings(**(vars(SETTINGS) | {"stages": (Stage(32, 1),), "train_limit": 32})), tmp_path)
+    assert seen[0] == ("head", ["logits", "logits"])
+    assert seen[1][0] == "all"
+    assert len(seen[1][1]) == 6
+
+
+@pytest.mark.parametrize("stopped_before", [1, 3])
+def test_a_resumed_run_goes_as_the_whole_one(tmp_path, monkeypatch, whole_run, stopped_before):
+    run_epoch = module._run_epoch
+    stopped = []
+
+    def interrupted(trainer, data, epoch, *args):
+        if epoch.number == stopped_before and not stopped:
+            stopped.append(epoch)
+            raise KeyboardInterrupt
+        return run_epoch(trainer, data, epoch, *args)
+
+    monkeypatch.setattr(module, "_run_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(SETTINGS, tmp_path)
+    assert len(history(tmp_path)) == stopped_before
+    train(SETTINGS, tmp_path)
+    assert [line["number"] for line in history(tmp_path)] == [0, 1, 2, 3]
+    # the same order, augmentation, dropout and learning rate: what differs is the order of floating-point sums
+    np.testing.assert_allclose(losses(tmp_path), losses(whole_run), rtol=1e-4)
+
+
+def test_a_kill_between_history_and_checkpoint_leaves_one_line_an_epoch(tmp_path, monkeypatch, whole_run):
+    save, failed = checkpoint.save, []
+
+    def killed(path, progress, *args):
+        if path.name == "last.npz" and progress.epoch == 2 and not failed:
+            failed.append(path)
+            raise KeyboardInterrupt
+        save(path, progress, *args)
+
+    monkeypatch.setattr(checkpoint, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(SETTINGS, tmp_path)
+    assert len(history(tmp_path)) == 2
+    train(SETTINGS, tmp_path)
+    assert [line["number"] for line in history(tmp_path)] == [0, 1, 2, 3]
+    np.testing.assert_allclose(losses(tmp_path), losses(whole_run), rtol=1e-4)
+
+
+def test_a_finished_run_is_not_trained_again(whole_run, monkeypatch):
+    monkeypatch.setattr(module, "_run_epoch", None)
+    train(SETTINGS, whole_run)
+    assert len(history(whole_run)) == 4
+
+
+def test_another_seed_is_another_run(tmp_path, whole_run):
+    train(Settings(**(vars(SETTINGS) | {"seed": 2})), tmp_path)
+    assert not np.allclose(losses(tmp_path), losses(whole_run), rtol=1e-3)
+
+
+def test_other_settings_are_refused_by_name(whole_run):
+    before = (whole_run / "settings.json").read_text()
+    with pytest.raises(SettingsError, match=r"other settings \(label_smoothing, seed\).*--run-dir.*--fresh"):
+        train(Settings(**(vars(SETTINGS) | {"seed": 2, "label_smoothing": 0.2})), whole_run)
+    assert (whole_run / "settings.json").read_text() == before
+
+
+def test_it_stops_early_and_keeps_the_best(tmp_path, monkeypatch):
+    accuracies = iter([0.9, 0.9, 0.5, 0.7, 0.6, 0.6, 0.6, 0.6])  # the first two are not at the served size
+
+    def no_epoch(*args):
+        return {"accuracy": 0.5, "loss": 1.0, "val_accuracy": next(accuracies), "val_loss": 1.0}
+
+    monkeypatch.setattr(module, "_run_epoch", no_epoch)
+    settings = Settings(**(vars(SETTINGS) | {"stages": (Stage(40, 1), Stage(32, 6)), "early_stopping_patience": 2}))
+    train(settings, tmp_path)
+    assert len(history(tmp_path)) == 6
+    progress, _, _ = checkpoint.load(tmp_path / "best.npz")
+    assert (progress.best_epoch, progress.best_accuracy) == (4, 0.7)
+
+
+def test_a_checkpoint_comes_back_and_is_replaced_whole(tmp_path, monkeypatch):
+    path, net = tmp_path / "last.npz", small_classifier(10, 32, 0.0, 0.9)
+    optimizer = keras.optimizers.AdamW(1e-3)
+    optimizer.build(net.trainable_variables)
+    progress = checkpoint.Progress(epoch=3, best_accuracy=0.5, phase="all", metrics={"loss": 1.5})
+    checkpoint.save(path, progress, net, optimizer)
+    found, weights, state = checkpoint.load(path)
+    assert found == progress
+    for one, other in zip(weights, net.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(state) == len(optimizer.variables)
+
+    def full(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(path, checkpoint.Progress(epoch=4), net, optimizer)
+    assert checkpoint.load(path)[0] == progress
+
+
+def test_a_killed_run_goes_on_with_the_same_command(tmp_path):
+    """The real net, as a process, killed while it trains."""
+    preset, run_dir = tmp_path / "tiny.toml", tmp_path / "run"
+    preset.write_text(
+        'backbone_weights = "none"\ntrain_limit = 32\nbatch_size = 32\nimage_size = 32\nhead_epochs = 1\n'
+        "stages = [{ image_size = 32, epochs = 1 }]\n"
+    )
+    command = [sys.executable, "-m", "training.train", "--preset", str(preset), "--run-dir", str(run_dir)]
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles in half the time
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 240
+        while not (run_dir / "last.npz").is_file():
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (run_dir / "model.keras").exists()
+    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "going on after epoch 1 of 2" in again.stdout
+    assert [line["number"] for line in history(run_dir)] == [0, 1]
+    assert (run_dir / "model.keras").is_file()
