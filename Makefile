@@ -48,7 +48,7 @@ $(VENV)/bin/uv:
 
 $(VENV)/runtime: requirements.txt | $(VENV)/bin/uv
 	@echo "installing what requirements.txt lists (first use; a minute or two)"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt
 	@touch $@
 
 $(VENV)/tests: tests/requirements.txt $(VENV)/runtime
