@@ -22,7 +22,7 @@ from training.preprocessing import SIZE, decode, polarised, to_view
 def fold_batch_norms(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
     """Folds every batch norm that follows a convolution alone into the convolution's kernel and bias.
 
-    A' = s * A + t, with s = gamma / sqrt(variance + epsilon) and t = beta + s * (bias - mean).
+    A' = s * A + t, with s = gamma / sqrt(variance + epsilon) and t = beta - s * mean; A holds the convolution's bias.
 
     Returns:
         The same function as `model` in inference; and by name of the folded convolution its t, float32 (channels,),
@@ -54,12 +54,12 @@ def fold_batch_norms(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndar
         gamma = norm.gamma.numpy() if norm.scale else np.ones_like(mean)
         beta = norm.beta.numpy() if norm.center else np.zeros_like(mean)
         scale = gamma / np.sqrt(variance + norm.epsilon)
-        shift = beta + scale * (bias - mean)
+        shift = beta - scale * mean
         depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
         per_output = (
             scale.reshape(kernel.shape[2:]) if depthwise else scale
         )  # depthwise kernels are (h, w, C, multiplier)
-        folded.get_layer(convolution.name).set_weights([kernel * per_output, shift])
+        folded.get_layer(convolution.name).set_weights([kernel * per_output, shift + scale * bias])
         shifts[convolution.name] = shift.astype("float32")
     return folded, shifts
 

@@ -48,7 +48,8 @@ def test_a_sheet_of_photos(models, photos, tmp_path, capsys):
     output = tmp_path / "new" / "sheet.png"
     assert run(models, *photos, "-o", output, "--columns", 2) == 0
     assert f"wrote {output}: 3 photos, version 1" in capsys.readouterr().out
-    sheet = Image.open(output)
+    with Image.open(output) as file:
+        sheet = file.copy()
     assert sheet.size == (2 * CELL[0], 2 * CELL[1])
     view = np.asarray(sheet.convert("L"))[MARGIN : MARGIN + TILE, 2 * MARGIN + TILE :][:, :TILE]
     blocks = view.reshape(28, TILE // 28, 28, TILE // 28)
@@ -73,7 +74,8 @@ def test_what_cannot_be_read_is_named_and_the_rest_kept(models, photos, tmp_path
     assert f"{truncated}: " in captured.err
     assert f"{missing}: No such file or directory" in captured.err
     assert f"{tmp_path}: Is a directory" in captured.err
-    assert Image.open(output).size == CELL
+    with Image.open(output) as sheet:
+        assert sheet.size == CELL
 
 
 def test_no_sheet_without_a_photo(models, tmp_path, capsys):

@@ -78,6 +78,7 @@ def test_a_file_of_something_else_is_named(classifier, tmp_path, content):
         load_backbone_weights(classifier, settings(str(path)))
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container:UserWarning")
 def test_weights_of_another_net_are_refused(classifier, tmp_path):
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(path)
