@@ -98,10 +98,8 @@ def test_the_head_alone_learns_in_the_first_phase(tmp_path, monkeypatch):
     assert len(seen[1][1]) == 6
 
 
-@pytest.mark.parametrize("stopped_before", [1, 3])
-def test_a_resumed_run_goes_as_the_whole_one(tmp_path, monkeypatch, whole_run, stopped_before):
-    run_epoch = module._run_epoch
-    stopped = []
+def test_a_resumed_run_goes_as_the_whole_one(tmp_path, monkeypatch, whole_run):
+    run_epoch, stopped, stopped_before = module._run_epoch, [], 3
 
     def interrupted(trainer, data, epoch, *args):
         if epoch.number == stopped_before and not stopped:
