@@ -7,6 +7,7 @@ python -m training --preset smoke --base-path /tmp/models/fashion_mnist
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -24,11 +25,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.splitlines()[0])
     add_settings_arguments(parser)
     parser.add_argument("--run-dir", type=Path, help="default: runs/<preset>")
+    parser.add_argument("--fresh", action="store_true", help="start over: delete what the run directory holds")
     parser.add_argument("--base-path", type=Path, default=MODELS / MODEL_NAME, help="where versions are published")
     arguments = parser.parse_args(argv)
     run_dir = arguments.run_dir or Path("runs") / Path(arguments.preset).stem
     try:
         settings = settings_from_arguments(arguments)
+        if arguments.fresh:
+            shutil.rmtree(run_dir, ignore_errors=True)
         train(settings, run_dir)
         version_dir = export(run_dir, run_dir / "export")
         report = evaluate(version_dir, load_test(settings.data_dir).first(settings.train_limit))

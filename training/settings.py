@@ -23,6 +23,9 @@ class Stage:
 
     image_size: int  # pixels, height and width
     epochs: int
+    # A stage with a peak of its own begins anew, optimizer and all: warm-up, then cosine to 0 within the stage.
+    # The others share one warm-up and one cosine.
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Settings:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        stage_rates = [stage.learning_rate for stage in self.stages]
         problems = [
             (not self.stages, "stages must hold at least one {image_size, epochs}"),
             (
@@ -70,7 +74,10 @@ class Settings:
             (self.batch_size < 1, "batch_size must be at least 1"),
             (self.head_epochs < 0, "head_epochs must be at least 0"),
             (self.early_stopping_patience < 1, "early_stopping_patience must be at least 1"),
-            (self.learning_rate <= 0 or self.head_learning_rate <= 0, "learning_rate must be above 0"),
+            (
+                any(r is not None and r <= 0 for r in (self.learning_rate, self.head_learning_rate, *stage_rates)),
+                "learning_rate must be above 0",
+            ),
             (not 0 <= self.dropout < 1, "dropout must lie in 0..1"),
             (self.crop_padding < 0, "crop_padding must be at least 0"),
             (not 0 <= self.erasing_area[0] <= self.erasing_area[1] <= 1, "erasing_area must be [low, high] in 0..1"),

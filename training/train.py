@@ -36,16 +36,25 @@ class Epoch:
     """One epoch of the plan."""
 
     number: int  # from 0, over both phases
-    phase: str  # "head" or "all"
+    phase: str  # "head", "all", or "all, stage N" with a schedule of its own; an optimizer lives for one phase
     image_size: int
     last_stage: bool
+    learning_rate: float  # the phase's peak
+    phase_epochs: int
 
 
 def plan(settings: Settings) -> list[Epoch]:
     """The epochs of both phases in order."""
-    kinds = [("head", settings.stages[0].image_size, False)] * settings.head_epochs
-    for stage in settings.stages:
-        kinds += [("all", stage.image_size, stage is settings.stages[-1])] * stage.epochs
+    head = ("head", settings.stages[0].image_size, False, settings.head_learning_rate, settings.head_epochs)
+    kinds = [head] * settings.head_epochs
+    shared = sum(stage.epochs for stage in settings.stages if stage.learning_rate is None)
+    for number, stage in enumerate(settings.stages, start=1):
+        last = number == len(settings.stages)
+        if stage.learning_rate is None:
+            kind = ("all", stage.image_size, last, settings.learning_rate, shared)
+        else:
+            kind = (f"all, stage {number}", stage.image_size, last, stage.learning_rate, stage.epochs)
+        kinds += [kind] * stage.epochs
     return [Epoch(number, *kind) for number, kind in enumerate(kinds)]
 
 
@@ -122,7 +131,7 @@ def _build(settings: Settings, data: TrainingData, epoch: Epoch, weights: list[n
     model = _classifier(settings, data, epoch.image_size)
     model.set_weights(weights)
     for layer in model.layers:
-        layer.trainable = epoch.phase == "all" or layer.name == LOGITS_LAYER
+        layer.trainable = epoch.phase != "head" or layer.name == LOGITS_LAYER
     images = keras.Input((28, 28, 1), dtype="uint8", name="pixels")
     x = keras.layers.Rescaling(1.0)(images)  # uint8 -> float32, still 0..255
     x = ShiftAndFlip(settings.crop_padding, settings.flip, settings.seed)(x)
@@ -132,12 +141,12 @@ def _build(settings: Settings, data: TrainingData, epoch: Epoch, weights: list[n
 
     steps = -(-len(data.train) // settings.batch_size)
     if epoch.phase == "head":
-        optimizer = keras.optimizers.AdamW(settings.head_learning_rate, weight_decay=settings.weight_decay)
+        optimizer = keras.optimizers.AdamW(epoch.learning_rate, weight_decay=settings.weight_decay)
     else:
-        total = steps * sum(stage.epochs for stage in settings.stages)
-        warmup = min(round(steps * settings.warmup_epochs), total // 2)
+        total = steps * epoch.phase_epochs
+        warmup = min(round(steps * settings.warmup_epochs), total // 10)
         schedule = keras.optimizers.schedules.CosineDecay(
-            settings.learning_rate / 100, total - warmup, warmup_target=settings.learning_rate, warmup_steps=warmup
+            epoch.learning_rate / 100, total - warmup, warmup_target=epoch.learning_rate, warmup_steps=warmup
         )
         optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
         # as usual for AdamW: biases and batch norms are not decayed

@@ -214,3 +214,13 @@ def test_a_killed_run_goes_on_with_the_same_command(tmp_path):
     assert "going on after epoch 1 of 2" in again.stdout
     assert [line["number"] for line in history(run_dir)] == [0, 1]
     assert (run_dir / "model.keras").is_file()
+
+
+def test_a_stage_with_its_own_learning_rate_has_its_own_schedule():
+    stages = (Stage(32, 2), Stage(64, 1), Stage(96, 3, learning_rate=2e-4))
+    epochs = plan(Settings(head_epochs=1, stages=stages, learning_rate=1e-3))
+    assert [(e.phase, e.learning_rate, e.phase_epochs) for e in epochs] == [
+        ("head", 1e-3, 1),
+        *[("all", 1e-3, 3)] * 3,
+        *[("all, stage 3", 2e-4, 3)] * 3,
+    ]
