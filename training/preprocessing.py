@@ -49,7 +49,7 @@ def decode(image_bytes: tf.Tensor) -> tf.Tensor:
         with _size_checked(height, width):
             rgba = tf.cast(tf.io.decode_png(image_bytes, channels=4), tf.float32)
         # TensorFlow's decoder gives opaque pixels of 1, 2 or 4 bits the alpha 1, 3 or 15 instead of 255
-        depth = header[24]
+        depth = _bytes_at(header, 24)[0]
         opaque = (depth < 8) & tf.reduce_all(rgba[..., 3] == tf.cast(tf.bitwise.left_shift(1, depth) - 1, tf.float32))
         alpha = tf.where(opaque, 1.0, rgba[..., 3:] / 255.0)
         return tf.cast(tf.round(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)

@@ -1,4 +1,7 @@
-"""What the README says, done as a new user would: its commands run, its figures are the manifest's."""
+"""What the README says, done as a new user would: its commands run, its figures are the manifest's.
+
+Runs before test_stack_versions.py, which publishes a version that knows nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PREDICTION = README[README.index("## A first prediction") : README.index("## What the model offers")]
 MANIFEST = ROOT / "serving/models/fashion_mnist/1/assets.extra/manifest.json"
