@@ -16,8 +16,8 @@ from training.data import DataError, load_test
 from training.evaluate import evaluate, plot_confusion, table
 from training.export import MODEL_NAME, export
 from training.model import WeightsError
-from training.publish import MODELS, PublishError, publish
-from training.settings import SettingsError
+from training.publish import PublishError, publish
+from training.settings import MODELS, SettingsError
 from training.train import add_settings_arguments, settings_from_arguments, train
 
 

@@ -115,6 +115,8 @@ def describe(settings: Settings, model: keras.Model, progress: checkpoint.Progre
     training = settings.to_dict()
     if settings.backbone_weights not in ("imagenet", "none"):
         training["backbone_weights"] = Path(settings.backbone_weights).name  # the path says nothing elsewhere
+    if settings.init_from is not None:
+        training["init_from"] = Path(settings.init_from).name
     training.pop("data_dir")
     return {
         "name": MODEL_NAME,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import keras
 
-from training.settings import Settings
+from training import manifest
+from training.settings import MODELS, Settings
 
 CAM_LAYER = "block_16_project"
 LOGITS_LAYER = "logits"
@@ -37,6 +38,38 @@ def build_classifier(num_classes: int, image_size: int, dropout: float, batch_no
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = batch_norm_momentum
     return model
+
+
+def load_initial_weights(model: keras.Model, settings: Settings) -> str:
+    """Loads the weights that training starts from into `model`, in place: a published version's or the backbone's.
+
+    Returns:
+        Where they came from, in words, for the manifest.
+
+    Raises:
+        WeightsError: the download failed, or the file or the version is missing or does not fit.
+    """
+    if settings.init_from is None:
+        return load_backbone_weights(model, settings)
+    choice = settings.init_from
+    version_dir = MODELS / settings.dataset / choice if choice.isdecimal() else Path(choice)
+    path = version_dir / "assets.extra" / "model.keras"
+    if not path.is_file():
+        raise WeightsError(
+            f"--init-from {choice}: no {path}; expected the number of a version in {MODELS / settings.dataset}, "
+            "or a version directory"
+        )
+    try:
+        described = manifest.read(version_dir)
+        source = keras.models.load_model(path, compile=False)
+        model.set_weights(source.get_weights())
+    except (ValueError, OSError) as error:
+        raise WeightsError(f"--init-from {choice}: {path} cannot be gone on from: {error}") from error
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return (
+        f"version {described['version']} of {described['name']}, created {described['created']}, model.keras sha256 "
+        f"{digest}, which began with: {described['initial_weights']}"
+    )
 
 
 def load_backbone_weights(model: keras.Model, settings: Settings) -> str:

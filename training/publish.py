@@ -15,8 +15,7 @@ import tempfile
 from pathlib import Path
 
 from training import manifest
-
-MODELS = Path(__file__).resolve().parent.parent / "serving" / "models"
+from training.settings import MODELS
 
 
 class PublishError(ValueError):

@@ -48,9 +48,10 @@ def fold_batch_norms(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndar
             folded.get_layer(layer.name).set_weights(layer.get_weights())
     shifts = {}
     for convolution, norm in norms:
-        kernel = convolution.get_weights()[0]
-        bias = convolution.get_weights()[1] if convolution.use_bias else 0.0
-        mean, variance = norm.moving_mean.numpy(), norm.moving_variance.numpy()
+        # in double precision, so that only the results are rounded
+        kernel, *rest = (weight.astype("float64") for weight in convolution.get_weights())
+        bias = rest[0] if convolution.use_bias else 0.0
+        mean, variance = (v.numpy().astype("float64") for v in (norm.moving_mean, norm.moving_variance))
         gamma = norm.gamma.numpy() if norm.scale else np.ones_like(mean)
         beta = norm.beta.numpy() if norm.center else np.zeros_like(mean)
         scale = gamma / np.sqrt(variance + norm.epsilon)

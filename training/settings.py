@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PRESETS = Path(__file__).parent / "presets"
+MODELS = Path(__file__).resolve().parent.parent / "serving" / "models"
 
 
 class SettingsError(ValueError):
@@ -38,6 +39,7 @@ class Settings:
     backbone: str = "mobilenet_v2"
     backbone_weights: str = "imagenet"  # imagenet | none | path of a Keras weights file
     backbone_weights_source: str = ""  # where a weights file came from; goes into the manifest
+    init_from: str | None = None  # a published version, by number or directory, to go on from; else backbone_weights
     image_size: int = 96
     dropout: float = 0.2
     batch_norm_momentum: float = 0.97  # Keras' 0.999 lags for epochs behind fine-tuned weights

@@ -27,7 +27,7 @@ from training import checkpoint
 from training.augment import RandomErasing, ShiftAndFlip, ToModelInput
 from training.checkpoint import Progress
 from training.data import DataError, Split, TrainingData, load_training
-from training.model import LOGITS_LAYER, WeightsError, build_classifier, load_backbone_weights, logits_model
+from training.model import LOGITS_LAYER, WeightsError, build_classifier, load_initial_weights, logits_model
 from training.settings import Settings, SettingsError, load_settings, preset_names
 
 
@@ -85,7 +85,7 @@ def train(settings: Settings, run_dir: Path) -> Path:
         print(f"{run_dir}: going on after epoch {progress.epoch} of {len(epochs)}")
     else:
         first = _classifier(settings, data, epochs[0].image_size)
-        progress = Progress(initial_weights=load_backbone_weights(first, settings))
+        progress = Progress(initial_weights=load_initial_weights(first, settings))
         weights, optimizer_state = first.get_weights(), []
     _cut_history(run_dir / "history.jsonl", progress.epoch)
     print(f"{len(data.train)} training, {len(data.validation)} validation images")
@@ -241,11 +241,12 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backbone-weights", help="imagenet | none | PATH of a Keras weights file")
     parser.add_argument("--backbone-weights-source", help="where PATH came from, in words, for the manifest")
+    parser.add_argument("--init-from", help="go on from a published version, by number or directory: all its weights")
     parser.add_argument("--seed", type=int)
 
 
 def settings_from_arguments(arguments: argparse.Namespace) -> Settings:
-    names = ("data_dir", "backbone_weights", "backbone_weights_source", "seed")
+    names = ("data_dir", "backbone_weights", "backbone_weights_source", "init_from", "seed")
     return load_settings(arguments.preset, {name: getattr(arguments, name) for name in names})
 
 

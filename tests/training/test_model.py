@@ -8,8 +8,16 @@ import keras
 import numpy as np
 import pytest
 
-from training.model import CAM_LAYER, WeightsError, build_classifier, load_backbone_weights, logits_model
-from training.settings import Settings, Stage
+from training import manifest
+from training.model import (
+    CAM_LAYER,
+    WeightsError,
+    build_classifier,
+    load_backbone_weights,
+    load_initial_weights,
+    logits_model,
+)
+from training.settings import MODELS, Settings, Stage
 
 # Keras 3.15 on numpy 2.4, whenever it turns a variable into an array
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -98,3 +106,40 @@ def test_a_failed_download_names_three_ways_on(classifier, monkeypatch):
     assert "URL fetch failure" in message
     for way in ("storage.googleapis.com can be reached", "--backbone-weights PATH", "--backbone-weights none"):
         assert way in message
+
+
+def test_a_published_version_is_gone_on_from_with_all_its_weights():
+    described = manifest.read(MODELS / "fashion_mnist/1")
+    published = keras.models.load_model(MODELS / "fashion_mnist/1/assets.extra/model.keras")
+    model = build_classifier(10, 32, dropout=0.2, batch_norm_momentum=0.9)
+    origin = load_initial_weights(model, settings("none", init_from="1"))
+    assert origin.startswith(f"version 1 of fashion_mnist, created {described['created']}, model.keras sha256 ")
+    assert described["files"]["assets.extra/model.keras"] in origin
+    assert origin.endswith(described["initial_weights"])
+    for mine, theirs in zip(model.get_weights(), published.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_without_a_version_to_go_on_from_the_backbone_has_its_initial_weights(classifier):
+    assert load_initial_weights(classifier, settings("none")) == "none: random initial weights"
+
+
+@pytest.mark.parametrize("choice", ["987", "no/such/directory"])
+def test_a_missing_version_is_named(classifier, choice):
+    with pytest.raises(
+        WeightsError, match=rf"--init-from {choice}: no .*model\.keras; expected the number of a version"
+    ):
+        load_initial_weights(classifier, settings("none", init_from=choice))
+
+
+def test_a_version_with_other_classes_is_refused(classifier):
+    with pytest.raises(WeightsError, match=r"--init-from 1: .*model\.keras cannot be gone on from: .*shape"):
+        load_initial_weights(classifier, settings("none", init_from="1"))
+
+
+def test_a_broken_model_file_is_refused(classifier, tmp_path):
+    (tmp_path / "assets.extra").mkdir()
+    (tmp_path / "assets.extra/manifest.json").write_text("{}")
+    (tmp_path / "assets.extra/model.keras").write_bytes(b"no zip")
+    with pytest.raises(WeightsError, match="cannot be gone on from"):
+        load_initial_weights(classifier, settings("none", init_from=str(tmp_path)))

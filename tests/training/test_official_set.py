@@ -13,14 +13,14 @@ from training.data import load_test
 from training.evaluate import evaluate, png
 
 VERSION = Path(__file__).resolve().parents[2] / "serving/models/fashion_mnist/1"
-FLOOR = 0.935  # no version that ships may fall below; the aim is 0.94 and more
-COMPARED, BATCH = 2_000, 100  # images
+TARGET = 0.94
+BATCH = 100  # images
 
 
-def test_accuracy_is_what_the_manifest_says_and_above_the_floor():
+def test_accuracy_is_what_the_manifest_says_and_reaches_the_target():
     measured = evaluate(VERSION, load_test())["accuracy"]
     assert measured == pytest.approx(manifest.read(VERSION)["metrics"]["test"]["accuracy"], abs=1e-3)
-    assert measured >= FLOOR
+    assert measured >= TARGET
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def signatures():
 
 
 def batches() -> list[np.ndarray]:
-    images = load_test().images[:COMPARED]
-    return [images[start : start + BATCH] for start in range(0, COMPARED, BATCH)]
+    images = load_test().images
+    return [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
 
 
 def through_png(signatures, images: np.ndarray) -> np.ndarray:
@@ -39,7 +39,7 @@ def through_png(signatures, images: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(signatures) -> np.ndarray:
-    """Classes predicted from PNG bytes, int64 (COMPARED,)."""
+    """Classes predicted from PNG bytes, int64 (10000,)."""
     return np.concatenate([through_png(signatures, images) for images in batches()])
 
 

@@ -17,16 +17,28 @@ from training.model import CAM_LAYER, logits_model
 
 VERSION = Path(__file__).resolve().parents[2] / "serving/models/fashion_mnist/1"
 IMAGES = 50
-
-
-@pytest.fixture(scope="module")
-def images() -> np.ndarray:
-    return load_test().images[:IMAGES]
+KINK = 2e-5  # of a ReLU6's input: twenty times the typical rounding difference between batch sizes
 
 
 @pytest.fixture(scope="module")
 def keras_model() -> keras.Model:
     return keras.models.load_model(VERSION / "assets.extra/model.keras")
+
+
+@pytest.fixture(scope="module")
+def images(keras_model: keras.Model) -> np.ndarray:
+    """The first test images whose Grad-CAM is defined up to rounding: (50, 28, 28).
+
+    The gradient jumps where a ReLU6's input is 0 or 6. About one image in fifty has, after the CAM layer, a unit so
+    near to that point that the last bit decides its side; there even Keras differs between two batch sizes.
+    """
+    candidates = load_test().images[: 2 * IMAGES]
+    relu_inputs = keras.Model(keras_model.input, keras_model.get_layer("out_relu").input)
+    x = relu_inputs.predict(np.asarray(to_model_input(candidates[..., None], 96)), verbose=0)
+    distance = np.minimum(np.abs(x), np.abs(x - 6)).min(axis=(1, 2, 3))
+    smooth = candidates[distance > KINK]
+    assert len(smooth) > 0.9 * len(candidates)
+    return smooth[:IMAGES]
 
 
 @pytest.fixture(scope="module")
