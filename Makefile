@@ -19,7 +19,7 @@ test: $(VENV)/tests ## run the whole test suite
 	$(BIN)/python tests/prepare.py
 	$(BIN)/python -m pytest $(ARGS)
 
-train: $(VENV)/runtime ## train, export, evaluate and publish the next version (PRESET=best|fast|smoke)
+train: $(VENV)/runtime ## train, export, evaluate and publish the next version (PRESET=best|fast|finetune|smoke)
 	$(BIN)/python -m training --preset $(PRESET) $(ARGS)
 
 evaluate: $(VENV)/runtime ## measure the newest version on the official test images

@@ -7,7 +7,6 @@ python -m training --preset smoke --base-path /tmp/models/fashion_mnist
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
@@ -18,21 +17,16 @@ from training.export import MODEL_NAME, export
 from training.model import WeightsError
 from training.publish import PublishError, publish
 from training.settings import MODELS, SettingsError
-from training.train import add_settings_arguments, settings_from_arguments, train
+from training.train import add_run_arguments, run_from_arguments, train
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.splitlines()[0])
-    add_settings_arguments(parser)
-    parser.add_argument("--run-dir", type=Path, help="default: runs/<preset>")
-    parser.add_argument("--fresh", action="store_true", help="start over: delete what the run directory holds")
+    add_run_arguments(parser)
     parser.add_argument("--base-path", type=Path, default=MODELS / MODEL_NAME, help="where versions are published")
     arguments = parser.parse_args(argv)
-    run_dir = arguments.run_dir or Path("runs") / Path(arguments.preset).stem
     try:
-        settings = settings_from_arguments(arguments)
-        if arguments.fresh:
-            shutil.rmtree(run_dir, ignore_errors=True)
+        settings, run_dir = run_from_arguments(arguments)
         train(settings, run_dir)
         version_dir = export(run_dir, run_dir / "export")
         report = evaluate(version_dir, load_test(settings.data_dir).first(settings.train_limit))
@@ -46,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on from the last finished epoch in {run_dir}", file=sys.stderr)
+        print("\nstopped; the same command goes on from the last finished epoch", file=sys.stderr)
         return 130
     print(f"published as {arguments.base_path / str(version)}; a running server takes it up by itself")
     return 0

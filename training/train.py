@@ -234,7 +234,7 @@ def _keep_freed_memory() -> None:
         mallopt(parameter, value)
 
 
-def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="best", help=f"{', '.join(preset_names())}, or a TOML file (default: best)")
     parser.add_argument(
         "--data-dir", help="directory of the four IDX files (default: FASHION_MNIST_DIR, Debian's package, download)"
@@ -243,30 +243,32 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone-weights-source", help="where PATH came from, in words, for the manifest")
     parser.add_argument("--init-from", help="go on from a published version, by number or directory: all its weights")
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--run-dir", type=Path, help="default: runs/<preset>")
+    parser.add_argument("--fresh", action="store_true", help="start over: delete what the run directory holds")
 
 
-def settings_from_arguments(arguments: argparse.Namespace) -> Settings:
+def run_from_arguments(arguments: argparse.Namespace) -> tuple[Settings, Path]:
+    """The settings and the run directory, emptied where the user wants to start over."""
     names = ("data_dir", "backbone_weights", "backbone_weights_source", "init_from", "seed")
-    return load_settings(arguments.preset, {name: getattr(arguments, name) for name in names})
+    settings = load_settings(arguments.preset, {name: getattr(arguments, name) for name in names})
+    run_dir = arguments.run_dir or Path("runs") / Path(arguments.preset).stem
+    if arguments.fresh:
+        shutil.rmtree(run_dir, ignore_errors=True)
+    return settings, run_dir
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.splitlines()[0])
-    add_settings_arguments(parser)
-    parser.add_argument("--run-dir", type=Path, help="default: runs/<preset>")
-    parser.add_argument("--fresh", action="store_true", help="start over: delete what the run directory holds")
+    add_run_arguments(parser)
     arguments = parser.parse_args(argv)
-    run_dir = arguments.run_dir or Path("runs") / Path(arguments.preset).stem
     try:
-        settings = settings_from_arguments(arguments)
-        if arguments.fresh:
-            shutil.rmtree(run_dir, ignore_errors=True)
+        settings, run_dir = run_from_arguments(arguments)
         train(settings, run_dir)
     except (SettingsError, DataError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on from the last finished epoch in {run_dir}", file=sys.stderr)
+        print("\nstopped; the same command goes on from the last finished epoch", file=sys.stderr)
         return 130
     return 0
 
