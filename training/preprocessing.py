@@ -32,7 +32,7 @@ def decode(image_bytes: tf.Tensor) -> tf.Tensor:
         InvalidArgumentError: empty, undecodable, or more than 16 megapixels by its header.
     """
     size = tf.strings.length(image_bytes)
-    header = tf.cast(tf.io.decode_raw(tf.strings.substr(image_bytes, 0, 32), tf.uint8, fixed_length=None), tf.int32)
+    header = tf.cast(tf.io.decode_raw(tf.strings.substr(image_bytes, 0, 34), tf.uint8, fixed_length=None), tf.int32)
     kind = _kind(image_bytes)
     with tf.control_dependencies(
         [
@@ -47,12 +47,16 @@ def decode(image_bytes: tf.Tensor) -> tf.Tensor:
     def png():
         height, width = _big_endian(header, 20), _big_endian(header, 16)
         with _size_checked(height, width):
-            rgba = tf.cast(tf.io.decode_png(image_bytes, channels=4), tf.float32)
+            rgba = tf.io.decode_png(image_bytes, channels=4)
+
+        def over_white():
+            alpha = tf.cast(rgba[..., 3:], tf.float32) / 255.0
+            return tf.cast(tf.round(tf.cast(rgba[..., :3], tf.float32) * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
+
         # TensorFlow's decoder gives opaque pixels of 1, 2 or 4 bits the alpha 1, 3 or 15 instead of 255
-        depth = _bytes_at(header, 24)[0]
-        opaque = (depth < 8) & tf.reduce_all(rgba[..., 3] == tf.cast(tf.bitwise.left_shift(1, depth) - 1, tf.float32))
-        alpha = tf.where(opaque, 1.0, rgba[..., 3:] / 255.0)
-        return tf.cast(tf.round(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
+        depth = tf.minimum(_bytes_at(header, 24)[0], 8)
+        opaque = tf.cast(tf.bitwise.left_shift(1, depth) - 1, tf.uint8)
+        return tf.cond(tf.reduce_all(rgba[..., 3] == opaque), lambda: rgba[..., :3], over_white)
 
     def jpeg():
         shape = tf.image.extract_jpeg_shape(image_bytes)
@@ -60,14 +64,29 @@ def decode(image_bytes: tf.Tensor) -> tf.Tensor:
             return _upright(tf.io.decode_jpeg(image_bytes, channels=3), _exif_orientation(image_bytes))
 
     def gif():
-        frame = _first_frame(image_bytes)
-        return tf.io.decode_image(frame, channels=3, expand_animations=False)
+        frame, top, left, height, width = _first_frame(image_bytes)
+        image = tf.io.decode_image(frame, channels=3, expand_animations=False)
+        return 255 - tf.image.pad_to_bounding_box(255 - image, top, left, height, width)
 
     def bmp():
         height, width = tf.abs(_little_endian(header, 22)), _little_endian(header, 18)
-        with _size_checked(height, width):
+        bits, compression = _bytes_at(header, 28)[0], _little_endian(header, 30)
+        plain = tf.reduce_any(compression == tf.constant([0, 3]))  # 3: with bit masks, as 32 bits often are
+        known = tf.debugging.Assert(
+            tf.reduce_any(bits == tf.constant([8, 24, 32])) & plain,
+            [
+                "image_bytes: expected an uncompressed BMP of 8, 24 or 32 bits a pixel, got one of bits and compression",
+                bits,
+                compression,
+            ],
+        )
+        with _size_checked(height, width), tf.control_dependencies([known]):
             image = tf.io.decode_bmp(image_bytes)  # (H, W, 1, 3 or 4)
-        return tf.cond(tf.shape(image)[2] == 1, lambda: tf.repeat(image[..., :1], 3, axis=2), lambda: image[..., :3])
+        return tf.cond(
+            bits == 8,
+            lambda: tf.gather(_bmp_palette(image_bytes, header), tf.cast(image[..., 0], tf.int32)),
+            lambda: image[..., :3],
+        )
 
     image = tf.switch_case(kind, [png, jpeg, gif, bmp])
     image.set_shape((None, None, 3))
@@ -181,14 +200,27 @@ def _bytes_at(header: tf.Tensor, at: int) -> tf.Tensor:
     return tf.concat([header, tf.zeros([32], tf.int32)], axis=0)[at : at + 4]
 
 
-def _first_frame(gif: tf.Tensor) -> tf.Tensor:
-    """A GIF cut after its first frame: the decoder unpacks all frames, which would let a small file fill the memory.
+def _bmp_palette(bmp: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
+    """The colours of a BMP of 8 bits a pixel, uint8 (256, 3): TensorFlow's decoder gives their indices alone."""
+    start = 14 + _little_endian(header, 14)  # behind the file header and the bitmap header, whose size is there
+    table = tf.strings.substr(
+        tf.strings.join([bmp, "\0" * 1024]), tf.clip_by_value(start, 0, tf.strings.length(bmp)), 1024
+    )
+    return tf.reshape(tf.io.decode_raw(table, tf.uint8), (256, 4))[:, 2::-1]  # blue, green, red, unused
 
-    Blocks are walked as the format says (GIF89a, https://www.w3.org/Graphics/GIF/spec-gif89a.txt).
+
+def _first_frame(gif: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The first frame of a GIF alone, transparent pixels white, and where it lies: top, left, height, width of the whole.
+
+    The decoder unpacks all frames, which would let a small file fill the memory, and what no pixel covers it makes
+    black. Blocks are walked as the format says (GIF89a, https://www.w3.org/Graphics/GIF/spec-gif89a.txt).
     """
     data = tf.cast(tf.io.decode_raw(gif, tf.uint8), tf.int32)
     data = tf.concat([data, tf.zeros([16], tf.int32)], axis=0)  # a truncated file reads zeros, which end every walk
     length = tf.strings.length(gif)
+
+    def word(at):
+        return data[at] + 256 * data[at + 1]
 
     def color_table(packed):
         return tf.where(packed >= 128, 3 * tf.bitwise.left_shift(2, tf.bitwise.bitwise_and(packed, 7)), 0)
@@ -202,16 +234,39 @@ def _first_frame(gif: tf.Tensor) -> tf.Tensor:
         return tf.minimum(end + 1, length)
 
     at = tf.minimum(13 + color_table(data[10]), length)
-    extension, image_descriptor = 0x21, 0x2C
-    at = tf.while_loop(lambda at: data[at] == extension, lambda at: [skip_sub_blocks(at + 2)], [at])[0]
-    width, height = data[at + 5] + 256 * data[at + 6], data[at + 7] + 256 * data[at + 8]
-    screen_width, screen_height = data[6] + 256 * data[7], data[8] + 256 * data[9]
+    extension, graphic_control, image_descriptor = 0x21, 0xF9, 0x2C
+    at, control = tf.while_loop(
+        lambda at, control: data[at] == extension,
+        lambda at, control: [skip_sub_blocks(at + 2), tf.where(data[at + 1] == graphic_control, at, control)],
+        [at, length],  # past the end: zeros, nothing is transparent
+    )
+    left, top, width, height = word(at + 1), word(at + 3), word(at + 5), word(at + 7)
+    screen_width, screen_height = tf.maximum(word(6), left + width), tf.maximum(word(8), top + height)
     is_image = tf.debugging.Assert(
         data[at] == image_descriptor, ["image_bytes: expected a GIF with a frame, got a truncated or empty one"]
     )
     with tf.control_dependencies([is_image]), _size_checked(height, width), _size_checked(screen_height, screen_width):
         end = skip_sub_blocks(tf.minimum(at + 10 + color_table(data[at + 9]) + 1, length))
-    return tf.strings.substr(gif, 0, end) + b"\x3b"  # the trailer
+    size, trailer = tf.strings.substr(gif, at + 5, 4), b"\x3b"
+    frame = tf.strings.substr(gif, 0, end) + trailer
+    frame = _overwritten(_overwritten(frame, 6, size), at + 1, b"\0\0\0\0")  # the frame becomes the whole
+    own_table = data[at + 9] >= 128
+    entries = color_table(tf.where(own_table, data[at + 9], data[10]))
+    entry = 3 * data[control + 6]
+    transparent = (data[control + 3] % 2 == 1) & (entry < entries)
+
+    def made_white():
+        white = _overwritten(frame, tf.where(own_table, at + 10, 13) + entry, b"\xff\xff\xff")
+        return _overwritten(white, control + 3, b"\0")
+
+    return tf.cond(transparent, made_white, lambda: frame), top, left, screen_height, screen_width
+
+
+def _overwritten(data: tf.Tensor, at: tf.Tensor | int, new: tf.Tensor | bytes) -> tf.Tensor:
+    rest = at + tf.strings.length(new)
+    return tf.strings.join(
+        [tf.strings.substr(data, 0, at), new, tf.strings.substr(data, rest, tf.strings.length(data) - rest)]
+    )
 
 
 def _exif_orientation(jpeg: tf.Tensor) -> tf.Tensor:

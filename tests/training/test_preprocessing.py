@@ -100,10 +100,38 @@ def test_jpeg(mode):
     assert np.abs(decoded(content) - expected).mean() < 3
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA"])
 def test_bmp(mode):
-    content = encoded(gradient(mode), "BMP")
-    np.testing.assert_array_equal(decoded(content), np.asarray(gradient(mode).convert("RGB")))
+    picture = gradient("RGB").quantize(17) if mode == "P" else gradient(mode)
+    np.testing.assert_array_equal(decoded(encoded(picture, "BMP")), np.asarray(picture.convert("RGB")))
+
+
+def test_other_bmps_are_refused_in_our_words():
+    run_length_encoded = bytearray(encoded(gradient("L"), "BMP"))
+    run_length_encoded[30] = 1
+    for content in (encoded(gradient("1"), "BMP"), bytes(run_length_encoded)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="uncompressed BMP of 8, 24 or 32 bits a pixel, got"):
+            decoded(content)
+
+
+@pytest.mark.parametrize("interlace", [False, True])
+@pytest.mark.parametrize("colours", [2, 16, 200])
+def test_a_gifs_transparent_colour_is_white(colours, interlace):
+    content = encoded(gradient("RGB").quantize(colours), "GIF", transparency=1, interlace=interlace, comment=b"here")
+    rgba = Image.open(io.BytesIO(content)).convert("RGBA")
+    assert rgba.getextrema()[3] == (0, 255)
+    expected = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    np.testing.assert_array_equal(decoded(content), np.asarray(expected))
+
+
+def test_a_gifs_first_frame_lies_on_white_where_it_says():
+    content = bytearray(encoded(gradient("RGB").quantize(16), "GIF"))
+    frame = content.index(b"\x2c" + struct.pack("<HHHH", 0, 0, 40, 30))
+    content[6:10] = struct.pack("<HH", 64, 48)
+    content[frame + 1 : frame + 5] = struct.pack("<HH", 10, 5)
+    expected = np.full((48, 64, 3), 255)
+    expected[5:35, 10:50] = np.asarray(gradient("RGB").quantize(16).convert("RGB"))
+    np.testing.assert_array_equal(decoded(bytes(content)), expected)
 
 
 def test_the_first_frame_of_an_animation():
