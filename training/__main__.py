@@ -7,13 +7,13 @@ python -m training --preset smoke --base-path /tmp/models/fashion_mnist
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 from pathlib import Path
 
-from training import manifest
 from training.data import DataError, load_test
-from training.evaluate import evaluate, plot_confusion, table
-from training.export import MODEL_NAME, export
+from training.evaluate import evaluate_export, table
 from training.model import WeightsError
 from training.publish import PublishError, publish
 from training.settings import MODELS, SettingsError
@@ -23,26 +23,36 @@ from training.train import add_run_arguments, run_from_arguments, train
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.splitlines()[0])
     add_run_arguments(parser)
-    parser.add_argument("--base-path", type=Path, default=MODELS / MODEL_NAME, help="where versions are published")
+    parser.add_argument(
+        "--base-path", type=Path, help="where versions are published (default: serving/models/<dataset>)"
+    )
     arguments = parser.parse_args(argv)
     try:
         settings, run_dir = run_from_arguments(arguments)
+        base_path = arguments.base_path or MODELS / settings.dataset
+        published = run_dir / "published"
+        if published.is_file():
+            raise PublishError(
+                f"{run_dir} is published already, as {published.read_text(encoding='utf-8').strip()}; "
+                "train anew with --fresh or into another --run-dir"
+            )
         train(settings, run_dir)
-        version_dir = export(run_dir, run_dir / "export")
-        report = evaluate(version_dir, load_test(settings.data_dir).first(settings.train_limit))
-        plot_confusion(report, version_dir / "assets.extra" / "confusion_matrix.png")
-        content = manifest.read(version_dir)
-        content["metrics"]["test"] = report
-        manifest.write(version_dir, content)
-        print(table(report))
-        version = publish(version_dir, arguments.base_path)
+        export_dir = run_dir / "export"
+        # in a process of its own: export needs TensorFlow as Keras' backend, whatever trained
+        command = [sys.executable, "-m", "training.export", "--run-dir", str(run_dir), "--output", str(export_dir)]
+        subprocess.run(command, env=os.environ | {"KERAS_BACKEND": "tensorflow"}, check=True)
+        print(table(evaluate_export(export_dir, load_test(settings.data_dir).first(settings.train_limit))))
+        version_dir = base_path / str(publish(export_dir, base_path))
+        published.write_text(f"{version_dir}\n", encoding="utf-8")
+    except subprocess.CalledProcessError as error:  # it has said why
+        return error.returncode
     except (SettingsError, DataError, WeightsError, PublishError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last finished epoch", file=sys.stderr)
         return 130
-    print(f"published as {arguments.base_path / str(version)}; a running server takes it up by itself")
+    print(f"published as {version_dir}; a running server takes it up by itself")
     return 0
 
 

@@ -16,7 +16,8 @@ import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
-from training.publish import MODELS, versions
+from training.publish import newest_or
+from training.settings import MODELS
 
 TILE = 196  # pixels, edge of the photo's and of the view's place: 7 pixels for each of the view's 28
 MARGIN, CAPTION = 10, 40  # pixels around a cell, and under it for the text
@@ -118,15 +119,12 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--columns: expected at least 1")
     if arguments.output.suffix.lower() not in Image.registered_extensions():
         parser.error(f"--output {arguments.output}: expected the name of an image file, such as sheet.png")
-    found = versions(arguments.models / arguments.name)
-    version = arguments.version or max(found, default=0)
-    if version not in found:
-        there = ", ".join(map(str, found)) or "none"
-        print(
-            f"error: {arguments.models / arguments.name} has no version {version}; there are: {there}", file=sys.stderr
-        )
+    try:
+        version_dir = newest_or(arguments.models / arguments.name, arguments.version)
+    except FileNotFoundError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    signatures = tf.saved_model.load(str(arguments.models / arguments.name / str(version))).signatures
+    signatures = tf.saved_model.load(str(version_dir)).signatures
     looks, refused = [], 0
     for path in tqdm(arguments.images, desc="looking", unit="photo", disable=not sys.stderr.isatty()):
         try:
@@ -139,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     draw(looks, arguments.columns).save(arguments.output)
-    print(f"wrote {arguments.output}: {len(looks)} photos, version {version}")
+    print(f"wrote {arguments.output}: {len(looks)} photos, version {version_dir.name}")
     return 1 if refused else 0
 
 

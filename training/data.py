@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -51,6 +53,13 @@ class TrainingData:
     validation: Split
     classes: tuple[str, ...]
     dropped_duplicates: int  # training images that occur in the test or validation images, pixel for pixel
+
+
+def png(image: np.ndarray) -> bytes:
+    """One image, uint8 (H, W) or (H, W, 3), as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def load_training(directory: str | os.PathLike[str] | None = None, limit: int | None = None) -> TrainingData:

@@ -6,23 +6,21 @@ python -m training.evaluate --version 1     # -> reports/fashion_mnist/1/report.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 from tqdm import tqdm
 
 from training import manifest
-from training.data import DataError, Split, load_test
-from training.publish import MODELS, versions
+from training.data import DataError, Split, load_test, png
+from training.publish import newest_or
+from training.settings import MODELS
 
 BATCH = 100
 
@@ -69,36 +67,38 @@ def metrics(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:
     }
 
 
-def evaluate(
-    version_dir: Path, test: Split, *, through: Callable[[np.ndarray], np.ndarray] | None = None
-) -> dict[str, Any]:
+def evaluate(version_dir: Path, test: Split) -> dict[str, Any]:
     """Runs the test images as PNG bytes through `serving_default`.
 
     Args:
         version_dir: a version directory.
         test: images uint8 (N, 28, 28) and labels (N,).
-        through: changes the images before they are encoded, uint8 (N, 28, 28) -> the same.
 
     Returns:
         What `metrics` returns.
     """
     classes = manifest.read(version_dir)["classes"]
     serve = tf.saved_model.load(str(version_dir)).signatures["serving_default"]
-    images = through(test.images) if through else test.images
+    starts = range(0, len(test), BATCH)
     predicted = [
-        serve(image_bytes=tf.constant([png(image) for image in images[start : start + BATCH]]))["class_id"].numpy()
-        for start in tqdm(
-            range(0, len(images), BATCH), desc="evaluating", unit="batch", disable=not sys.stderr.isatty()
-        )
+        serve(image_bytes=tf.constant([png(image) for image in test.images[start : start + BATCH]]))["class_id"].numpy()
+        for start in tqdm(starts, desc="evaluating", unit="batch", disable=not sys.stderr.isatty())
     ]
     return metrics(confusion_matrix(test.labels, np.concatenate(predicted), len(classes)), classes)
 
 
-def png(image: np.ndarray) -> bytes:
-    """One uint8 image as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+def evaluate_export(export: Path, test: Split) -> dict[str, Any]:
+    """Evaluates an export before it is published; the report and the picture go into the version.
+
+    Raises:
+        FileNotFoundError: `export` has no manifest, so it is no export.
+    """
+    content = manifest.read(export)
+    report = evaluate(export, test)
+    plot_confusion(report, export / "assets.extra" / "confusion_matrix.png")
+    content["metrics"]["test"] = report
+    manifest.write(export, content)
+    return report
 
 
 def plot_confusion(report: dict[str, Any], path: Path) -> None:
@@ -153,19 +153,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--name", default="fashion_mnist")
     parser.add_argument("--version", type=int, help="default: the newest")
     parser.add_argument("--models", type=Path, default=MODELS)
+    parser.add_argument("--export", type=Path, help="instead: an export to come; the report goes into its manifest")
     parser.add_argument("--data-dir")
     arguments = parser.parse_args(argv)
-    found = versions(arguments.models / arguments.name)
-    version = arguments.version or max(found, default=0)
     try:
-        if version not in found:
-            there = ", ".join(map(str, found)) or "none"
-            raise FileNotFoundError(f"{arguments.models / arguments.name} has no version {version}; there are: {there}")
-        report = evaluate(arguments.models / arguments.name / str(version), load_test(arguments.data_dir))
-    except (DataError, FileNotFoundError) as error:
+        if arguments.export:
+            print(table(evaluate_export(arguments.export, load_test(arguments.data_dir))))
+            return 0
+        version_dir = newest_or(arguments.models / arguments.name, arguments.version)
+        report = evaluate(version_dir, load_test(arguments.data_dir))
+    except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    directory = Path("reports") / arguments.name / str(version)
+    directory = Path("reports") / arguments.name / version_dir.name
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     plot_confusion(report, directory / "confusion_matrix.png")

@@ -6,7 +6,6 @@ python -m training.export --run-dir runs/best --output runs/best/export
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import shutil
 import subprocess
@@ -20,19 +19,18 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import ClassifyLog, PredictionLog, PredictLog
 
 from training import checkpoint, manifest
-from training.data import CLASSES, load_training
+from training.data import CLASSES, load_training, png
 from training.model import CAM_LAYER
 from training.serving_graph import ServedModel
-from training.settings import Settings, settings_from
+from training.settings import Settings
+from training.train import read_settings
 
-MODEL_NAME = "fashion_mnist"
 LIBRARIES = ("tensorflow", "keras", "numpy", "tensorflow-serving-api")
 
 
@@ -41,24 +39,30 @@ def export(run_dir: Path, output: Path) -> Path:
 
     Raises:
         FileNotFoundError: the run is not finished.
+        FileExistsError: `output` is something else than an earlier export.
     """
-    model_file, settings_file = run_dir / "model.keras", run_dir / "settings.json"
-    for path in (model_file, settings_file):
+    model_file = run_dir / "model.keras"
+    for path in (model_file, run_dir / "settings.json"):
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path} is missing: expected a finished run; train it with python -m training.train"
             )
-    settings = settings_from(json.loads(settings_file.read_text(encoding="utf-8")), origin=str(settings_file))
-    progress, _, _ = checkpoint.load(run_dir / "best.npz")
+    if output.exists() and not (output / manifest.FILE).is_file():
+        raise FileExistsError(f"{output} exists and is no export; it is left as it is, choose another --output")
+    settings = read_settings(run_dir)
     model = keras.models.load_model(model_file)
-    shutil.rmtree(output, ignore_errors=True)
-    write_saved_model(model, CLASSES, output)
-    extra = output / "assets.extra"
+    unfinished = output.with_name(f".{output.name}-unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    write_saved_model(model, CLASSES, unfinished)
+    extra = unfinished / "assets.extra"
     extra.mkdir(exist_ok=True)
     shutil.copyfile(model_file, extra / "model.keras")
     samples = load_training(settings.data_dir).validation.images[:1]
-    write_warmup(extra / "tf_serving_warmup_requests", samples[0])
-    manifest.write(output, describe(settings, model, progress))
+    write_warmup(extra / "tf_serving_warmup_requests", settings.dataset, samples[0])
+    manifest.write(unfinished, describe(run_dir, settings, model))
+    if output.exists():
+        shutil.rmtree(output)
+    unfinished.rename(output)
     return output
 
 
@@ -80,15 +84,15 @@ def _set_method_name(directory: Path, signature: str, method_name: str) -> None:
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
 
 
-def write_warmup(path: Path, image: np.ndarray) -> None:
+def write_warmup(path: Path, name: str, image: np.ndarray) -> None:
     """Writes one warm-up request a signature, replayed by the server before the version is AVAILABLE.
 
     Args:
+        path: the file to write.
+        name: of the model, as it will be served.
         image: uint8 (28, 28), 0..255.
     """
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    encoded = buffer.getvalue()
+    encoded = png(image)
     inputs = {
         "serving_default": {"image_bytes": tf.constant([encoded])},
         "explain": {"image_bytes": tf.constant([encoded])},
@@ -99,27 +103,36 @@ def write_warmup(path: Path, image: np.ndarray) -> None:
     with tf.io.TFRecordWriter(str(path)) as writer:
         for signature, tensors in inputs.items():
             request = PredictRequest()
-            request.model_spec.name, request.model_spec.signature_name = MODEL_NAME, signature
-            for name, tensor in tensors.items():
-                request.inputs[name].CopyFrom(tf.make_tensor_proto(tensor))
+            request.model_spec.name, request.model_spec.signature_name = name, signature
+            for input_name, tensor in tensors.items():
+                request.inputs[input_name].CopyFrom(tf.make_tensor_proto(tensor))
             writer.write(PredictionLog(predict_log=PredictLog(request=request)).SerializeToString())
         classification = ClassificationRequest()
-        classification.model_spec.name, classification.model_spec.signature_name = MODEL_NAME, "classify"
+        classification.model_spec.name, classification.model_spec.signature_name = name, "classify"
         feature = classification.input.example_list.examples.add().features.feature["image_bytes"]
         feature.bytes_list.value.append(encoded)
         writer.write(PredictionLog(classify_log=ClassifyLog(request=classification)).SerializeToString())
 
 
-def describe(settings: Settings, model: keras.Model, progress: checkpoint.Progress) -> dict[str, Any]:
-    """What the manifest says beside the hashes, which come last, and the metrics, which evaluation adds."""
+def describe(run_dir: Path, settings: Settings, model: keras.Model) -> dict[str, Any]:
+    """What the manifest says beside the hashes, which come last, and the test metrics, which evaluation adds."""
+    progress, _, _ = checkpoint.load(run_dir / "best.npz")
+    history = (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()
     training = settings.to_dict()
     if settings.backbone_weights not in ("imagenet", "none"):
         training["backbone_weights"] = Path(settings.backbone_weights).name  # the path says nothing elsewhere
     if settings.init_from is not None:
         training["init_from"] = Path(settings.init_from).name
+        before = json.loads((run_dir / "initial_version.json").read_text(encoding="utf-8"))
+        training["before"] = {key: value for key, value in before.items() if key != "files"}
     training.pop("data_dir")
+    training |= {
+        "best_epoch": progress.best_epoch,
+        "keras_backend": progress.keras_backend,
+        "history": [json.loads(line) for line in history],
+    }
     return {
-        "name": MODEL_NAME,
+        "name": settings.dataset,
         "version": None,  # given when published
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": _git_commit(),
@@ -130,15 +143,16 @@ def describe(settings: Settings, model: keras.Model, progress: checkpoint.Progre
         "backbone": settings.backbone,
         "initial_weights": progress.initial_weights,
         "parameters": model.count_params(),
-        "training": training | {"best_epoch": progress.best_epoch, "keras_backend": keras.backend.backend()},
+        "training": training,
         "metrics": {"validation": {"accuracy": progress.best_accuracy}},
         "libraries": {name: library_version(name) for name in LIBRARIES},
     }
 
 
 def _git_commit() -> str | None:
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):  # no git, or no repository
         return None
     return result.stdout.strip()
@@ -151,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         print(f"wrote {export(arguments.run_dir, arguments.output)}")
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -51,14 +51,8 @@ def load_initial_weights(model: keras.Model, settings: Settings) -> str:
     """
     if settings.init_from is None:
         return load_backbone_weights(model, settings)
-    choice = settings.init_from
-    version_dir = MODELS / settings.dataset / choice if choice.isdecimal() else Path(choice)
+    choice, version_dir = settings.init_from, initial_version(settings)
     path = version_dir / "assets.extra" / "model.keras"
-    if not path.is_file():
-        raise WeightsError(
-            f"--init-from {choice}: no {path}; expected the number of a version in {MODELS / settings.dataset}, "
-            "or a version directory"
-        )
     try:
         described = manifest.read(version_dir)
         source = keras.models.load_model(path, compile=False)
@@ -70,6 +64,22 @@ def load_initial_weights(model: keras.Model, settings: Settings) -> str:
         f"version {described['version']} of {described['name']}, created {described['created']}, model.keras sha256 "
         f"{digest}, which began with: {described['initial_weights']}"
     )
+
+
+def initial_version(settings: Settings) -> Path:
+    """The version directory that settings.init_from names, by number or path.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    choice = str(settings.init_from)
+    version_dir = MODELS / settings.dataset / choice if choice.isdecimal() else Path(choice)
+    if not (version_dir / "assets.extra" / "model.keras").is_file():
+        raise WeightsError(
+            f"--init-from {choice}: no {version_dir}/assets.extra/model.keras; expected the number of a version in "
+            f"{MODELS / settings.dataset}, or a version directory"
+        )
+    return version_dir
 
 
 def load_backbone_weights(model: keras.Model, settings: Settings) -> str:

@@ -75,7 +75,7 @@ def decode(image_bytes: tf.Tensor) -> tf.Tensor:
         known = tf.debugging.Assert(
             tf.reduce_any(bits == tf.constant([8, 24, 32])) & plain,
             [
-                "image_bytes: expected an uncompressed BMP of 8, 24 or 32 bits a pixel, got one of bits and compression",
+                "image_bytes: expected an uncompressed BMP of 8, 24 or 32 bits a pixel, got bits and compression",
                 bits,
                 compression,
             ],
@@ -210,7 +210,7 @@ def _bmp_palette(bmp: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
 
 
 def _first_frame(gif: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The first frame of a GIF alone, transparent pixels white, and where it lies: top, left, height, width of the whole.
+    """A GIF of the first frame alone, transparent pixels white; the frame's top and left, height and width of the whole.
 
     The decoder unpacks all frames, which would let a small file fill the memory, and what no pixel covers it makes
     black. Blocks are walked as the format says (GIF89a, https://www.w3.org/Graphics/GIF/spec-gif89a.txt).

@@ -51,6 +51,8 @@ def publish(source: Path, base_path: Path, *, dry_run: bool = False) -> int:
     try:
         staging.chmod(0o755)  # mkdtemp's 0700 would lock out a server that runs as another user
         shutil.copytree(source, staging, dirs_exist_ok=True)
+        if manifest.hashes(staging) != expected:
+            raise PublishError(f"cannot publish {source}: it changed while it was copied; publish it again")
         while True:
             version = next_version(base_path)
             manifest.write(staging, content | {"version": version})
@@ -87,6 +89,19 @@ def versions(base_path: Path) -> list[int]:
     if not base_path.is_dir():
         return []
     return sorted(int(path.name) for path in base_path.iterdir() if path.is_dir() and path.name.isdecimal())
+
+
+def newest_or(base_path: Path, version: int | None) -> Path:
+    """The directory of `version`, of the newest for None.
+
+    Raises:
+        FileNotFoundError: it is not there; the message lists what is.
+    """
+    found = versions(base_path)
+    if version not in found and (version is not None or not found):
+        there = ", ".join(map(str, found)) or "none"
+        raise FileNotFoundError(f"{base_path} has no version {version or ''}; there are: {there}")
+    return base_path / str(version or found[-1])
 
 
 def _sync(directory: Path) -> None:

@@ -23,12 +23,19 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from training import checkpoint
+from training import checkpoint, manifest
 from training.augment import RandomErasing, ShiftAndFlip, ToModelInput
 from training.checkpoint import Progress
 from training.data import DataError, Split, TrainingData, load_training
-from training.model import LOGITS_LAYER, WeightsError, build_classifier, load_initial_weights, logits_model
-from training.settings import Settings, SettingsError, load_settings, preset_names
+from training.model import (
+    LOGITS_LAYER,
+    WeightsError,
+    build_classifier,
+    initial_version,
+    load_initial_weights,
+    logits_model,
+)
+from training.settings import Settings, SettingsError, load_settings, preset_names, settings_from
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,8 @@ def train(settings: Settings, run_dir: Path) -> Path:
 
     Args:
         settings: what to do.
-        run_dir: holds settings.json, history.jsonl, last.npz, best.npz and at the end model.keras.
+        run_dir: holds settings.json, history.jsonl, last.npz, best.npz, initial_version.json (the manifest of the
+            version it goes on from, if any) and at the end model.keras.
 
     Returns:
         The path of model.keras: the weights of the epoch with the best validation accuracy at settings.image_size.
@@ -86,6 +94,8 @@ def train(settings: Settings, run_dir: Path) -> Path:
     else:
         first = _classifier(settings, data, epochs[0].image_size)
         progress = Progress(initial_weights=load_initial_weights(first, settings))
+        if settings.init_from is not None:
+            shutil.copyfile(initial_version(settings) / manifest.FILE, run_dir / "initial_version.json")
         weights, optimizer_state = first.get_weights(), []
     _cut_history(run_dir / "history.jsonl", progress.epoch)
     print(f"{len(data.train)} training, {len(data.validation)} validation images")
@@ -212,14 +222,31 @@ def _cut_history(path: Path, epochs: int) -> None:
 
 def _check_same_run(settings: Settings, run_dir: Path) -> None:
     path = run_dir / "settings.json"
-    now = json.loads(json.dumps(settings.to_dict()))
-    if path.is_file() and (before := json.loads(path.read_text(encoding="utf-8"))) != now:
-        changed = sorted(key for key in now if before.get(key) != now[key])
+    if not path.is_file():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(settings.to_dict(), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    before = read_settings(run_dir).to_dict()
+    changed = sorted(name for name, value in settings.to_dict().items() if before[name] != value)
+    if changed:
         raise SettingsError(
             f"{run_dir} holds a run with other settings ({', '.join(changed)}); "
             "choose another --run-dir, or start over with --fresh"
         )
-    path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+
+
+def read_settings(run_dir: Path) -> Settings:
+    """The settings that a run was started with.
+
+    Raises:
+        FileNotFoundError: no run was started in this directory.
+        SettingsError: its settings.json is not what a run writes.
+    """
+    path = run_dir / "settings.json"
+    try:
+        return settings_from(json.loads(path.read_text(encoding="utf-8")), origin=str(path))
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{path}: {error}") from error
 
 
 def _keep_freed_memory() -> None:
@@ -252,8 +279,10 @@ def run_from_arguments(arguments: argparse.Namespace) -> tuple[Settings, Path]:
     names = ("data_dir", "backbone_weights", "backbone_weights_source", "init_from", "seed")
     settings = load_settings(arguments.preset, {name: getattr(arguments, name) for name in names})
     run_dir = arguments.run_dir or Path("runs") / Path(arguments.preset).stem
-    if arguments.fresh:
-        shutil.rmtree(run_dir, ignore_errors=True)
+    if arguments.fresh and run_dir.exists():
+        if any(run_dir.iterdir()) and not (run_dir / "settings.json").is_file():
+            raise SettingsError(f"--fresh: {run_dir} is no run directory; it is left as it is")
+        shutil.rmtree(run_dir)
     return settings, run_dir
 
 
@@ -264,7 +293,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings, run_dir = run_from_arguments(arguments)
         train(settings, run_dir)
-    except (SettingsError, DataError, WeightsError) as error:
+    except (SettingsError, DataError, WeightsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

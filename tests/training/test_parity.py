@@ -11,8 +11,7 @@ import pytest
 import tensorflow as tf
 
 from training.augment import to_model_input
-from training.data import load_test
-from training.evaluate import png
+from training.data import load_test, png
 from training.model import CAM_LAYER, logits_model
 
 VERSION = Path(__file__).resolve().parents[2] / "serving/models/fashion_mnist/1"
