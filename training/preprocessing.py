@@ -210,7 +210,7 @@ def _bmp_palette(bmp: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
 
 
 def _first_frame(gif: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """A GIF of the first frame alone, transparent pixels white; the frame's top and left, height and width of the whole.
+    """A GIF of the first frame alone, transparent pixels white; its top and left, height and width of the whole.
 
     The decoder unpacks all frames, which would let a small file fill the memory, and what no pixel covers it makes
     black. Blocks are walked as the format says (GIF89a, https://www.w3.org/Graphics/GIF/spec-gif89a.txt).
