@@ -4,20 +4,20 @@ import hashlib
 import io
 from dataclasses import dataclass, field
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from serving.client import overlay
 from ui.advice import Advice
 
 MAX_UPLOAD_BYTES = 10 * 1024 * 1024
-# The gateway takes 10 MB in one request, and base64 makes 4 bytes of 3.
+# The gateway takes 10 MB in one request, and base64 makes 4 bytes of 3: 7.5 MB, less what stands around the picture.
 MAX_SENT_BYTES = 7 * 1024 * 1024
 MAX_SENT_PIXELS = 16_000_000
 # Beyond this a picture is not opened at all: decoding it would take the page's memory.
 MAX_OPENED_PIXELS = 64_000_000
 SENT_SIDE = 2048
 SHOWN_SIDE = 896
-SERVED_FORMATS = ("PNG", "JPEG", "GIF", "BMP")
-READ_FORMATS = (*SERVED_FORMATS, "WEBP")
+READ_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
 
 
 class PhotoError(Exception):
@@ -71,12 +71,17 @@ def read(name: str, raw: bytes, true_label: str | None = None) -> Picture:
     if len(raw) > MAX_UPLOAD_BYTES:
         size = f"{len(raw) / 2**20:.1f} MB"
         raise PhotoError(
-            Advice(f"“{name}” is too large: {size}", "At most 10 MB can be sent. Scale it down, or save it as JPEG.")
+            Advice(
+                f"“{name}” is too large: {size}", "At most 10 MB can be uploaded. Scale it down, or save it as JPEG."
+            )
         )
     image, kind = _decode(name, raw)
-    upright = ImageOps.exif_transpose(image)
-    data, notes = _sendable(raw, kind, upright)
-    return Picture(name, data, _shown(upright), upright.width, upright.height, notes, true_label)
+    upright = overlay.upright(image)
+    seen = overlay.flat(upright)
+    data, notes = _sendable(raw, kind, seen, turned=upright is not image)
+    shown = seen.copy()
+    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
+    return Picture(name, data, shown, seen.width, seen.height, notes, true_label)
 
 
 def _decode(name: str, raw: bytes) -> tuple[Image.Image, str]:
@@ -91,7 +96,8 @@ def _decode(name: str, raw: bytes) -> tuple[Image.Image, str]:
                     )
                 )
             image.load()
-            return image.copy(), image.format or ""
+            # MPO is a JPEG that holds further pictures, as many phones write them
+            return image.copy(), "JPEG" if image.format == "MPO" else image.format or ""
     except Image.DecompressionBombError as error:
         raise PhotoError(Advice(f"“{name}” has too many pixels", "Scale it down first.", detail=str(error))) from None
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on broken files
@@ -105,45 +111,27 @@ def _decode(name: str, raw: bytes) -> tuple[Image.Image, str]:
         ) from None
 
 
-def _sendable(raw: bytes, kind: str, upright: Image.Image) -> tuple[bytes, tuple[str, ...]]:
-    """The file as it is, where the server takes it; else a copy, and the words that say so."""
-    too_large = len(raw) > MAX_SENT_BYTES or upright.width * upright.height > MAX_SENT_PIXELS
-    if kind in SERVED_FORMATS and not too_large:
+def _sendable(raw: bytes, kind: str, seen: Image.Image, *, turned: bool) -> tuple[bytes, tuple[str, ...]]:
+    """The file as it is, where the server sees in it what the page shows; else a copy, and the words that say so."""
+    too_large = len(raw) > MAX_SENT_BYTES or seen.width * seen.height > MAX_SENT_PIXELS
+    server_turns = kind == "JPEG" and b"Exif" in raw[:28]  # it looks no further, and at no other format
+    if kind in ("PNG", "JPEG") and (server_turns or not turned) and not too_large:
         return raw, ()
-    copy = _flat(upright)
+    copy = seen.copy()
     copy.thumbnail((SENT_SIDE, SENT_SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
+    copy_kind, data = "PNG", b"" if too_large else _encoded(copy, "PNG")
+    if too_large or len(data) > MAX_SENT_BYTES:
+        copy_kind, data = "JPEG", _encoded(copy, "JPEG", quality=92)
+    reason = "So that the model gets what is shown here"
     if too_large:
-        copy.save(buffer, "JPEG", quality=92)
-        note = (
-            f"This photo is larger than the server takes ({upright.width} x {upright.height} pixels, "
-            f"{len(raw) / 2**20:.1f} MB), so a copy of {copy.width} x {copy.height} pixels was sent."
+        reason = (
+            f"Because this photo is larger than the server takes ({seen.width} x {seen.height} pixels, "
+            f"{len(raw) / 2**20:.1f} MB)"
         )
-    else:
-        copy.save(buffer, "PNG")
-        note = f"The server does not read {kind} files, so a PNG copy of {copy.width} x {copy.height} pixels was sent."
-    return buffer.getvalue(), (note,)
+    return data, (f"{reason}, a {copy_kind} copy of {copy.width} x {copy.height} pixels was sent.",)
 
 
-def _shown(upright: Image.Image) -> Image.Image:
-    image = _flat(upright)
-    image.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
-    return image
-
-
-def _flat(image: Image.Image) -> Image.Image:
-    """RGB, transparency laid over white as the served graph does."""
-    if image.mode == "RGB":
-        return image.copy()
-    if image.mode.startswith(("I", "F")):
-        return _narrowed(image)
-    if "A" in image.mode or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _narrowed(image: Image.Image) -> Image.Image:
-    """16 bits a pixel to 8; Pillow's own conversion would cut off at 255 instead of scaling."""
-    return image.point(lambda value: value / 256, "F").convert("L").convert("RGB")
+def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()

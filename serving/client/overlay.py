@@ -11,11 +11,12 @@ A map covers exactly the square that the model saw, which is rarely the whole ph
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageFont
 
 from serving.client.colormaps import diverging, sequential
 from serving.client.errors import InvalidInput
@@ -27,6 +28,15 @@ CRISP_BELOW_PX = 160  # smaller pictures keep their square pixels when enlarged
 PAD_COLOUR = (236, 236, 236)  # what the model saw beyond the photo's edge
 _VEIL = 0.4
 PAINTED_RANGE = 0.8  # of the diverging map
+_TURNS = {  # what makes a picture of this EXIF orientation upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +53,7 @@ class Layout:
 
 
 def open_photo(image: ImageLike) -> Image.Image:
-    """The picture as a person sees it: upright, transparency over white, RGB.
+    """The picture as the server reads it, so that a map lies in its place: RGB, JPEGs upright, transparency over white.
 
     Args:
         image: path, encoded bytes, uint8 array or PIL image.
@@ -54,13 +64,33 @@ def open_photo(image: ImageLike) -> Image.Image:
     encoded = encode_all(image)[0]
     try:
         with Image.open(io.BytesIO(encoded.data)) as opened:
-            upright = ImageOps.exif_transpose(opened)
-            if "transparency" in upright.info or upright.mode in ("RGBA", "LA", "PA"):
-                upright = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-            return upright.convert("RGB")
+            # the server turns no other format; MPO is a JPEG that holds further pictures
+            return flat(upright(opened) if opened.format in ("JPEG", "MPO") else opened)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidInput(f"{encoded.name}: cannot be opened as a picture ({error})") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says; the same object where there is nothing to turn.
+
+    Not ImageOps.exif_transpose: that writes the rest of the EXIF block anew, and fails where it is damaged.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError, struct.error):  # what Pillow raises on a damaged block
+        return image
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def flat(image: Image.Image) -> Image.Image:
+    """RGB, 8 bits a channel, transparency laid over white."""
+    if image.mode.startswith("I"):  # 16 bits: the upper eight, where Pillow's own conversion would cut off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def lay_out(photo: Image.Image, box: npt.ArrayLike | None = None, *, longest_px: int = CANVAS_PX) -> Layout:

@@ -15,40 +15,98 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def turned(kind: str, **options: object) -> bytes:
+    """Left half red, to be turned by 90 degrees clockwise: red is then the upper half."""
+    image = Image.new("RGB", (200, 100), "black")
+    image.paste("red", (0, 0, 100, 100))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(image, kind, exif=exif, **options)
+
+
+def opened(raw: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(raw))
+
+
 def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP"])
-def test_what_the_server_reads_is_sent_untouched(kind):
-    raw = encoded(noise(50, 30), kind)
+def many_pictures() -> bytes:
+    """A JPEG with a second picture in it, as phones write them; Pillow calls it MPO."""
+    raw = encoded(noise(50, 30), "MPO", save_all=True, append_images=[noise(50, 30)])
+    assert opened(raw).format == "MPO"
+    return raw
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        encoded(noise(50, 30), "PNG"),
+        encoded(noise(50, 30), "JPEG"),
+        many_pictures(),
+        encoded(noise(50, 30), "JPEG", exif=b"Exif\0\0garbage!"),
+        encoded(noise(50, 30), "PNG", exif=b"Exif\0\0MM\0*"),
+    ],
+    ids=["PNG", "JPEG", "many pictures", "damaged EXIF", "EXIF cut short"],
+)
+def test_what_the_server_sees_as_it_is_shown_is_sent_untouched(raw):
     picture = photos.read("a", raw)
     assert picture.data == raw
     assert picture.notes == ()
     assert (picture.width, picture.height) == (50, 30)
 
 
-def test_webp_is_sent_as_png_with_the_same_pixels():
-    image = noise(50, 30)
-    picture = photos.read("a", encoded(image, "WEBP", lossless=True))
-    sent = Image.open(io.BytesIO(picture.data))
-    assert sent.format == "PNG"
-    assert np.array_equal(np.asarray(sent), np.asarray(image))
-    assert "PNG copy" in picture.notes[0]
+def half_transparent_gif() -> bytes:
+    image = Image.new("P", (50, 30), 0)
+    image.putpalette([0, 0, 0, 200, 0, 0])
+    image.paste(1, (0, 0, 25, 30))
+    return encoded(image, "GIF", transparency=0)
 
 
-def test_a_turned_photo_is_shown_upright_and_sent_as_it_is():
-    image = Image.new("RGB", (200, 100), "black")
-    image.paste("red", (0, 0, 100, 100))  # left half red; turned by 90 degrees clockwise it is the upper half
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    raw = encoded(image, "JPEG", exif=exif)
-    picture = photos.read("turned.jpg", raw)
-    assert picture.data == raw
+@pytest.mark.parametrize(
+    "raw",
+    [
+        encoded(noise(50, 30), "WEBP", lossless=True),
+        half_transparent_gif(),
+        encoded(noise(50, 30).quantize(16), "BMP"),
+        encoded(noise(50, 30).convert("1"), "BMP"),
+        encoded(noise(50, 30).convert("RGBA"), "BMP"),
+        turned("PNG"),
+        turned("WEBP", lossless=True),
+        # the server looks for EXIF only where it usually stands
+        turned("JPEG", quality=100).replace(b"\xff\xe1", b"\xff\xfe\0\x20" + b"comment" * 4 + b"..\xff\xe1", 1),
+    ],
+    ids=["WebP", "GIF", "BMP of 8 bits", "BMP of 1 bit", "BMP of 32 bits", "turned PNG", "turned WebP", "late EXIF"],
+)
+def test_what_the_server_would_see_otherwise_is_sent_as_a_png_of_what_is_shown(raw):
+    picture = photos.read("a", raw)
+    sent = opened(picture.data)
+    assert (sent.format, sent.mode) == ("PNG", "RGB")
+    assert not sent.getexif(), "turned already, it must not be turned again"
+    assert np.array_equal(np.asarray(sent), np.asarray(picture.shown))
+    assert f"a PNG copy of {sent.width} x {sent.height} pixels was sent" in picture.notes[0]
+
+
+def test_a_png_copy_larger_than_a_request_becomes_a_jpeg():
+    raw = encoded(noise(2048, 2048), "WEBP", quality=50, method=0)
+    picture = photos.read("a.webp", raw)
+    assert opened(picture.data).format == "JPEG"
+    assert len(picture.data) < photos.MAX_SENT_BYTES
+    assert "a JPEG copy of 2048 x 2048 pixels" in picture.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_turned_photo_is_shown_upright(kind):
+    picture = photos.read("turned", turned(kind))
     assert (picture.width, picture.height) == (100, 200)
     assert picture.shown.size == (100, 200)
     assert picture.shown.getpixel((50, 20))[0] > 200
     assert picture.shown.getpixel((50, 180))[0] < 50
+
+
+def test_a_turned_jpeg_is_sent_as_it_is_for_the_server_turns_it():
+    assert photos.read("turned.jpg", turned("JPEG")).data == turned("JPEG")
 
 
 def test_a_photo_of_too_many_pixels_is_sent_smaller_and_said_so():

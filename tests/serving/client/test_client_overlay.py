@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from serving.client import InvalidInput
 from serving.client.colormaps import diverging, sequential
@@ -10,12 +10,14 @@ from serving.client.figure import ColourBar, beside
 from serving.client.overlay import (
     PAD_COLOUR,
     draw_grid,
+    flat,
     has_evidence,
     lay_out,
     open_photo,
     paint,
     paint_contrast,
     smooth,
+    upright,
 )
 
 CORNER = np.array([[4, 0, 0], [0, 0, 0], [0, 0, 0]], np.float32)
@@ -143,14 +145,36 @@ def test_grids_of_other_models(shape):
     assert paint(lay_out(Image.new("RGB", (30, 30))), grid).size == (640, 640)
 
 
-def test_photos_are_opened_upright_over_white(tmp_path):
-    image = Image.new("RGBA", (40, 20), (0, 0, 0, 0))
-    exif = image.getexif()
+@pytest.mark.parametrize(("kind", "size"), [("JPEG", (20, 40)), ("PNG", (40, 20))])
+def test_photos_are_opened_as_the_server_reads_them_which_turns_jpegs_alone(tmp_path, kind, size):
+    exif = Image.Exif()
     exif[0x0112] = 6
-    image.save(tmp_path / "a.png", exif=exif)
-    photo = open_photo(tmp_path / "a.png")
-    assert (photo.size, photo.mode) == ((20, 40), "RGB")
-    assert photo.getpixel((0, 0)) == (255, 255, 255)
+    Image.new("RGB", (40, 20)).save(tmp_path / "a", kind, exif=exif)
+    assert open_photo(tmp_path / "a").size == size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_undoes_every_orientation(orientation):
+    image = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    image.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(upright(image), ImageOps.exif_transpose(image))
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage!", b"Exif\0\0MM\0*"])
+def test_a_damaged_exif_block_leaves_the_picture_unturned(exif):
+    image = Image.new("RGB", (3, 2))
+    image.info["exif"] = exif
+    assert upright(image) is image
+
+
+def test_transparency_lies_over_white():
+    seen = flat(Image.new("RGBA", (3, 2), (0, 0, 0, 0)))
+    assert (seen.mode, seen.getpixel((0, 0))) == ("RGB", (255, 255, 255))
+
+
+def test_sixteen_bits_keep_their_upper_eight(tmp_path):
+    Image.fromarray(np.full((2, 3), 175 * 256 + 255, np.uint16)).save(tmp_path / "deep.png")
+    assert open_photo(tmp_path / "deep.png").getpixel((0, 0)) == (175, 175, 175)
 
 
 def test_broken_photo_is_invalid_input(tmp_path, png):
