@@ -8,15 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from honcho.environ import parse_procfile
-from honcho.manager import Manager
-
-from serving.client.environment import read_env_file
+from serving.client.environment import gateway_url, read_env_file
+from serving.runner import parse_procfile, run
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULTS = {
@@ -27,7 +24,6 @@ DEFAULTS = {
     "UI_PORT": "8502",
     "MODEL_NAME": "fashion_mnist",
 }
-STOPPED_BY_USER = {130, 143}  # SIGINT, SIGTERM
 
 
 class UpError(RuntimeError):
@@ -35,9 +31,11 @@ class UpError(RuntimeError):
 
 
 def environment(environ: Mapping[str, str], env_file: Path) -> dict[str, str]:
-    """The environment of all three processes: defaults, then .env, then what was exported."""
+    """The environment of all three processes: defaults, then the file's, then what was exported."""
     env = DEFAULTS | {k: v for k, v in read_env_file(env_file).items() if v} | {k: v for k, v in environ.items() if v}
     env.setdefault("MODEL_BASE_PATH", str(ROOT / "serving" / "models" / env["MODEL_NAME"]))
+    env.setdefault("SERVING_URL", gateway_url(env["GATEWAY_BIND"], env["GATEWAY_PORT"]))  # whom the page asks
+    env["VITRINE_ENV_FILE"] = str(env_file.resolve())
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
     env["PYTHONUNBUFFERED"] = "1"
     env.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings say nothing to a user
@@ -51,7 +49,10 @@ def check(env: Mapping[str, str]) -> None:
         UpError: no password, no version of the model, or a port in use.
     """
     if not env.get("GATEWAY_PASSWORD"):
-        raise UpError("no GATEWAY_PASSWORD in .env or the environment; make one with: python -m gateway credentials")
+        raise UpError(
+            f"no GATEWAY_PASSWORD in {env['VITRINE_ENV_FILE']} or the environment; "
+            "make one with: python -m gateway credentials"
+        )
     base_path = Path(env["MODEL_BASE_PATH"])
     if not any(path.parent.name.isdecimal() for path in base_path.glob("*/saved_model.pb")):
         raise UpError(
@@ -69,10 +70,11 @@ def check(env: Mapping[str, str]) -> None:
 def _check_port(name: str, port: str, host: str) -> None:
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise UpError(f"{name}={port} is no port; expected 1 to 65535")
-    with socket.socket() as probe:
+    address = host.strip("[]").replace("*", "0.0.0.0")  # noqa: S104 - as nginx takes GATEWAY_BIND
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, int(port)))
+            probe.bind((address, int(port)))
         except OSError as error:
             raise UpError(
                 f"port {port} on {host} cannot be used ({error.strerror}); stop what uses it or set {name}"
@@ -80,26 +82,21 @@ def _check_port(name: str, port: str, host: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs until stopped; 0 when the user stopped it, else the exit status of the process that ended."""
+    """Runs until stopped; 0 when the user stopped it, 1 when it could not start or one of the three ended."""
     parser = argparse.ArgumentParser(prog="python -m serving up", description=__doc__.splitlines()[0])
     parser.parse_args(argv)
-    env = environment(os.environ, ROOT / ".env")
+    env = environment(os.environ, Path(os.environ.get("VITRINE_ENV_FILE") or ROOT / ".env"))
     try:
         check(env)
     except UpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    manager = Manager()
-    for name, command in parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8")).processes.items():
-        manager.add_process(name, command, env=env, cwd=str(ROOT))
     print("starting; the model server takes a few seconds", flush=True)
-    watcher = subprocess.Popen([sys.executable, "-m", "serving.ready"], env=env, cwd=ROOT)
-    try:
-        manager.loop()
-    finally:
-        watcher.terminate()
-        watcher.wait()
-    return 0 if manager.returncode in STOPPED_BY_USER else manager.returncode or 1
+    commands = parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8"))
+    ended = run(commands, [sys.executable, "-m", "serving.ready"], env, ROOT)
+    if ended:
+        print(f"error: {ended}", file=sys.stderr)
+    return 1 if ended else 0
 
 
 if __name__ == "__main__":

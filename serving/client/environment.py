@@ -25,6 +25,13 @@ class Connection:
     model: str
 
 
+def gateway_url(bind: str | None, port: str | None) -> str:
+    """The gateway's address on this machine: where it listens, loopback where it listens everywhere."""
+    host = (bind or "127.0.0.1").strip("[]")
+    host = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://{f'[{host}]' if ':' in host else host}:{port or DEFAULT_PORT}"
+
+
 def env_folders() -> list[Path]:
     """Where a command looks for `.env`: the current folder, then the checkout."""
     return [Path.cwd(), Path(__file__).resolve().parents[2]]
@@ -57,7 +64,8 @@ def connection(
     """Settle address, credentials and model.
 
     Args:
-        environment: SERVING_URL, GATEWAY_PORT, GATEWAY_USER, GATEWAY_PASSWORD, MODEL_NAME; empty counts as unset.
+        environment: SERVING_URL, GATEWAY_BIND, GATEWAY_PORT, GATEWAY_USER, GATEWAY_PASSWORD, MODEL_NAME, and
+            VITRINE_ENV_FILE, which names another file in place of `.env`; empty counts as unset.
         folders: where a `.env` may lie; the first that has one counts.
         url, user, model: what was asked for; None leaves it to the environment.
 
@@ -68,14 +76,15 @@ def connection(
     Raises:
         ValueError: a user was asked for and there is no password.
     """
-    file = _first_env_file(folders)
+    file = _env_file(environment, folders)
 
     def setting(name: str) -> str | None:
         return environment.get(name) or file.get(name) or None
 
-    address = url or setting("SERVING_URL") or f"http://127.0.0.1:{setting('GATEWAY_PORT') or DEFAULT_PORT}"
+    here = gateway_url(setting("GATEWAY_BIND"), setting("GATEWAY_PORT"))
+    address = url or setting("SERVING_URL") or here
     password = environment.get("GATEWAY_PASSWORD") or None
-    if password is None and _belongs_to(address, file):
+    if password is None and (address == here or _belongs_to(address, file)):
         password = file.get("GATEWAY_PASSWORD") or None
     if password is None and user is not None:
         raise ValueError(f"no password for user {user}: set GATEWAY_PASSWORD, or run where the gateway's .env is")
@@ -87,7 +96,7 @@ def connection(
 
 def model_server(environment: Mapping[str, str], folders: Sequence[Path]) -> tuple[str, str]:
     """Where the model server behind the gateway listens on this machine: its REST and its gRPC address."""
-    file = _first_env_file(folders)
+    file = _env_file(environment, folders)
     rest, grpc = (
         environment.get(name) or file.get(name) or default
         for name, default in (("SERVING_REST_PORT", DEFAULT_REST_PORT), ("SERVING_GRPC_PORT", DEFAULT_GRPC_PORT))
@@ -95,8 +104,10 @@ def model_server(environment: Mapping[str, str], folders: Sequence[Path]) -> tup
     return f"http://127.0.0.1:{rest}", f"http://127.0.0.1:{grpc}"
 
 
-def _first_env_file(folders: Sequence[Path]) -> dict[str, str]:
-    return next((found for folder in folders if (found := read_env_file(folder / ".env"))), {})
+def _env_file(environment: Mapping[str, str], folders: Sequence[Path]) -> dict[str, str]:
+    named = environment.get("VITRINE_ENV_FILE")
+    files = [Path(named)] if named else [folder / ".env" for folder in folders]
+    return next((found for file in files if (found := read_env_file(file))), {})
 
 
 def _belongs_to(url: str, file: Mapping[str, str]) -> bool:

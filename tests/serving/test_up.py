@@ -6,11 +6,12 @@ import socket
 from pathlib import Path
 
 import pytest
-from stack_helpers import SHIPPED, free_ports
+from stack_helpers import PORTS, SHIPPED, free_ports
 
 from serving import up
+from serving.client.environment import connection
 
-PORTS = ["GATEWAY_PORT", "SERVING_GRPC_PORT", "SERVING_REST_PORT", "UI_PORT"]
+ipv6 = pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
 
 
 @pytest.fixture
@@ -22,12 +23,6 @@ def env(tmp_path) -> dict[str, str]:
 
 def test_all_well(env):
     up.check(env)
-
-
-def test_no_password(env):
-    del env["GATEWAY_PASSWORD"]
-    with pytest.raises(up.UpError, match="python -m gateway credentials"):
-        up.check(env)
 
 
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: (p / "latest").mkdir(parents=True)])
@@ -60,3 +55,44 @@ def test_what_is_exported_wins_over_env_file_over_defaults(tmp_path):
     env = up.environment({"UI_PORT": "3333"}, tmp_path / ".env")
     assert (env["GATEWAY_PORT"], env["UI_PORT"], env["SERVING_REST_PORT"]) == ("1111", "3333", "8501")
     assert Path(env["MODEL_BASE_PATH"]).parts[-2:] == ("models", "shoes")
+
+
+@pytest.mark.parametrize(
+    ("bind", "host"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("*", "127.0.0.1"),
+        pytest.param("[::]", "[::1]", marks=ipv6),
+        pytest.param("[::1]", "[::1]", marks=ipv6),
+        ("127.0.0.2", "127.0.0.2"),
+    ],
+)
+def test_the_page_and_the_command_line_ask_where_the_gateway_listens(env, tmp_path, bind, host):
+    own = tmp_path / "own.env"
+    own.write_text(f"GATEWAY_BIND={bind}\nGATEWAY_PORT={env['GATEWAY_PORT']}\nGATEWAY_PASSWORD=fromTheFile\n")
+    url = f"http://{host}:{env['GATEWAY_PORT']}"
+    started = up.environment({"MODEL_BASE_PATH": env["MODEL_BASE_PATH"]}, own)
+    up.check(started | {name: env[name] for name in PORTS})
+    assert started["SERVING_URL"] == url
+    found = connection({"VITRINE_ENV_FILE": str(own), "GATEWAY_USER": "vitrine"}, [tmp_path])
+    assert (found.url, found.password) == (url, "fromTheFile")
+
+
+def test_a_given_serving_url_stays(tmp_path):
+    assert up.environment({"SERVING_URL": "https://a.b"}, tmp_path / ".env")["SERVING_URL"] == "https://a.b"
+
+
+@ipv6
+def test_a_port_in_use_on_ipv6(env):
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::1", int(env["GATEWAY_PORT"])))
+        taken.listen()
+        with pytest.raises(up.UpError, match="set GATEWAY_PORT"):
+            up.check(env | {"GATEWAY_BIND": "[::1]"})
+
+
+def test_no_password(env, tmp_path):
+    del env["GATEWAY_PASSWORD"]
+    with pytest.raises(up.UpError, match=f"{tmp_path / '.env'}.*python -m gateway credentials"):
+        up.check(env)

@@ -8,12 +8,13 @@ import grpc
 import numpy as np
 import pytest
 import requests
+from stack_helpers import PASSWORD, USER
 
 from serving.client import ServingClient, Unauthenticated
 from serving.client.grpc import GrpcServingClient
 
 REST = ["/v1/models/fashion_mnist", "/v1/models/fashion_mnist/metadata", "/", "/_stcore/health"]
-WRONG = [None, ("tester", "wrong"), ("nobody", "aLongRandomPassword4Tests000"), ("admin", "password")]
+WRONG = [None, (USER, "wrong"), ("nobody", PASSWORD), ("admin", "password")]
 
 
 @pytest.mark.parametrize("path", REST)

@@ -1,81 +1,61 @@
-"""What the README says, done as a new user would: its commands run, its figures are the manifest's.
-
-Runs before test_stack_versions.py, which publishes a version that knows nothing.
-"""
+"""What the README says, done as a new user would: its commands run, its figures are the manifest's."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
+import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from PIL import Image
+from stack_helpers import ROOT, SHIPPED, bare_environment
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PREDICTION = README[README.index("## A first prediction") : README.index("## What the model offers")]
-MANIFEST = ROOT / "serving/models/fashion_mnist/1/assets.extra/manifest.json"
+MANIFEST = SHIPPED / "assets.extra/manifest.json"
+TAKE_PASSWORD_OVER = "set -eo pipefail; set -a; . ./.env; set +a\n"
+# Every other line of every bash block is run, a new one too.
+RUN_ELSEWHERE = {
+    "make up": "tests/conftest.py starts the stack with it",
+    "make test": "runs this test",
+    "make train": "minutes to hours; test_stack_versions.py trains with the preset smoke",
+    "make docker-up": "needs Docker; tests/docker",
+}
+
+pytestmark = pytest.mark.usefixtures("own_versions")
 
 
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
 
 
-@pytest.fixture
-def folder(stack, tmp_path) -> Path:
-    """A folder as after `make up`, with the stack's credentials in .env."""
-    for name in ("ui", "serving", ".venv"):
-        if (ROOT / name).exists():
-            (tmp_path / name).symlink_to(ROOT / name)
-    if not (tmp_path / ".venv").exists():
-        (tmp_path / ".venv/bin").mkdir(parents=True)
-        (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
-    (tmp_path / ".env").write_text(f"GATEWAY_USER={stack.user}\nGATEWAY_PASSWORD={stack.password}\n")
-    return tmp_path
-
-
-def run(stack, folder: Path, command: list[str], **environment: str) -> str:
+def shell(stack, script: str) -> str:
+    """Runs a script in the checkout whose `make up` is running; returns what it printed."""
+    here = script.replace("http://127.0.0.1:8080", stack.url)
+    command = ["bash", "-c", TAKE_PASSWORD_OVER + here]
     done = subprocess.run(
-        command,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"PYTHONPATH": str(folder), "GATEWAY_PORT": str(stack.port)} | environment,
+        command, cwd=stack.checkout, env=bare_environment(), capture_output=True, text=True, timeout=600
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def here(stack, text: str) -> str:
-    return text.replace("http://127.0.0.1:8080", stack.url).replace('"vitrine"', f'"{stack.user}"')
-
-
-def test_shell_commands(stack, folder):
-    script = "set -e\n" + "\n".join(blocks(PREDICTION, "bash"))
-    output = run(stack, folder, ["bash", "-c", here(stack, script)])
+def test_shell_commands(stack):
+    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    script = "\n".join(line for line in lines if not re.match("|".join(rf"{one}\b" for one in RUN_ELSEWHERE), line))
+    Image.open(ROOT / "ui/samples/00001.png").convert("RGB").save(stack.checkout / "photo.jpg")
+    for run in set(re.findall(r"runs/\w+/export", script)):  # as `make train` leaves it
+        shutil.copytree(SHIPPED, stack.checkout / run)
+    output = shell(stack, script)
     assert '"class_name"' in output
     assert "Pullover" in output
-    assert (folder / "overlay.png").stat().st_size > 1000
+    assert (stack.checkout / "overlay.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("number", range(len(blocks(PREDICTION, "python"))))
-def test_python_snippets(stack, folder, number):
-    (folder / "snippet.py").write_text(here(stack, blocks(PREDICTION, "python")[number]))
-    output = run(stack, folder, [".venv/bin/python", "snippet.py"], GATEWAY_PASSWORD=stack.password)
-    assert "Pullover" in output
-
-
-def test_dry_run_of_publishing(tmp_path):
-    """The training commands themselves are run, with the smoke preset, by tests/stack/test_stack_versions.py."""
-    shipped = str(MANIFEST.parents[1])
-    command = [sys.executable, "-m", "training.publish", shipped, "--dry-run", "--base-path", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "would publish" in done.stdout
-    assert not any(tmp_path.iterdir())
+@pytest.mark.parametrize("snippet", blocks("python"))
+def test_python_snippets(stack, snippet):
+    (stack.checkout / "snippet.py").write_text(snippet.replace("http://127.0.0.1:8080", stack.url))
+    assert "Pullover" in shell(stack, ".venv/bin/python snippet.py")
 
 
 def test_every_make_target_it_names_exists():

@@ -1,0 +1,75 @@
+"""The runner: a signal at the worst moment, a runner that is killed, a command that ends or will not."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from stack_helpers import ROOT, bare_environment, processes_in, wait_until
+
+from serving.runner import parse_procfile
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+from serving import runner
+
+runner.KILL_AFTER_S = 1.0
+commands = {f"command{number}": command for number, command in enumerate(sys.argv[1:])}
+print(runner.run(commands, ["true"], os.environ, Path.cwd()))
+"""
+STAY = "exec sleep 1000"
+
+
+def run(folder, *commands: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    environment = bare_environment() | {"PYTHONPATH": str(ROOT)}
+    command = [*prefix, sys.executable, "-c", SCRIPT, *commands]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    return done
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_commands_start(tmp_path, number):
+    done = run(tmp_path, f"kill -{number} $PPID; {STAY}", STAY, STAY)
+    assert (done.returncode, done.stdout) == (0, "None\n")
+    assert processes_in(tmp_path) == []
+
+
+def test_a_killed_runner(tmp_path):
+    assert run(tmp_path, STAY, STAY, f"sleep 1; kill -KILL $PPID; {STAY}").returncode == -signal.SIGKILL
+    wait_until(lambda: processes_in(tmp_path) == [], "its commands outlived it")
+
+
+@pytest.mark.parametrize(("last", "how"), [("exit 3", "exit status 3"), ("kill -9 $$", "SIGKILL")])
+def test_a_command_that_ends_ends_all_and_is_named(tmp_path, last, how):
+    done = run(tmp_path, STAY, f"echo why; {last}")
+    assert done.stdout == f"command1 | why\ncommand1 ended ({how}); its lines above say why\n"
+    assert processes_in(tmp_path) == []
+
+
+def test_a_command_that_will_not_end(tmp_path):
+    run(tmp_path, "trap '' TERM; while :; do sleep 0.1; done", "exit 1")
+    assert processes_in(tmp_path) == []
+
+
+def test_under_nohup_a_closed_terminal_does_not_end_it(tmp_path):
+    nohup = ("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")
+    assert "exit status 4" in run(tmp_path, "kill -HUP $PPID; sleep 1; exit 4", prefix=nohup).stdout
+
+
+def test_no_path_takes_the_procfile_apart(tmp_path):
+    """Spaces and stars, as a checkout's path may have."""
+    (tmp_path / "python").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    (tmp_path / "python").chmod(0o755)
+    names = ("SERVING_GRPC_PORT", "SERVING_REST_PORT", "MODEL_NAME", "MODEL_BASE_PATH", "UI_PORT")
+    environment = {name: f"/a {name}/*" for name in names} | {"PATH": str(tmp_path)}
+    found = ""
+    for command in parse_procfile((ROOT / "Procfile").read_text()).values():
+        found += subprocess.run(
+            ["/bin/sh", "-c", command], cwd="/", env=environment, capture_output=True, text=True
+        ).stdout
+    values = [line.partition("=")[2] for line in found.splitlines()]
+    assert [value for value in values if value.startswith("/a")] == [environment[name] for name in names]
