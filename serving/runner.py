@@ -78,6 +78,7 @@ def _start(command: str | Sequence[str], env: Mapping[str, str], cwd: Path, **op
 
 def _end_with_parent() -> None:
     """In the child: undo the blocked signals, and end when the runner is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C may have come before it left the terminal's group
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
