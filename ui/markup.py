@@ -40,8 +40,8 @@ def percent(probability: float) -> str:
 def headline(name: str, probability: float) -> str:
     """What the picture is, and how sure the model is."""
     return (
-        f'<p class="vt-kicker">The model sees</p><p class="vt-name">{escape(name)}</p>'
-        f'<p class="vt-sure">{percent(probability)} sure</p>'
+        f'<div role="status"><p class="vt-kicker">The model sees</p><h2 class="vt-name">{escape(name)}</h2>'
+        f'<p class="vt-sure">{percent(probability)} sure</p></div>'
     )
 
 
@@ -102,15 +102,16 @@ def _cell(value: float, colour: Sequence[int]) -> str:
 def invitation() -> str:
     """What stands where the answer will be."""
     return (
-        '<div class="vt-empty"><b>Choose a picture</b>A piece of clothing from the gallery, '
-        "a file of yours, or a photo. What the model says about it, and why, appears here.</div>"
+        '<div class="vt-empty"><b>Choose a picture</b>A file of yours, a piece of clothing from the gallery, '
+        "or a photo. What the model says about it, and why, appears here.</div>"
     )
 
 
-def footer(model: str, version: int | None, latency_ms: float) -> str:
-    """Who answered, and how fast."""
+def footer(model: str, version: int | None, latency_ms: float, *, remembered: bool) -> str:
+    """Who answered, and how fast; and whether nothing was asked for this showing."""
     which = f"version {version}" if version is not None else "an unnamed version"
-    return f'<p class="vt-foot">Answered by <b>{escape(model)}</b>, <b>{which}</b>, in {latency_ms:.0f} ms.</p>'
+    again = "; shown again from memory" if remembered else ""
+    return f'<p class="vt-foot">Answered by <b>{escape(model)}</b>, <b>{which}</b>, in {latency_ms:.0f} ms{again}.</p>'
 
 
 def chips(names: Sequence[str]) -> str:
@@ -141,6 +142,7 @@ def gallery_style(samples: Sequence[Sample], chosen: int | None) -> str:
         rules.append(f'{button}{{background-image:url("data:image/png;base64,{picture}")}}')
         if sample.test_index == chosen:
             rules.append(f"{button}{{border-color:#0f6673;box-shadow:0 0 0 3px #0f6673}}")
+            rules.append(f'{button} p::before{{content:"✓ "}}')  # colour alone is not seen by everyone
     return f"<style>{''.join(rules)}</style>"
 
 

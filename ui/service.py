@@ -1,6 +1,7 @@
 """Ask the model server, once a picture and version: what it is, where the evidence lies, what the model sees."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 import streamlit as st
 
@@ -29,11 +30,15 @@ class Answer:
         explanation: the prediction and the maps of all classes.
         view: what the model sees; None when the model does not tell.
         classes: names in order of the class id.
+        asked_at_s: when the server was asked, by the monotonic clock.
+        remembered: whether it was asked before, and not for this showing.
     """
 
     explanation: Explanation
     view: View | None
     classes: tuple[str, ...]
+    asked_at_s: float
+    remembered: bool = False
 
 
 @st.cache_resource(show_spinner=False)
@@ -56,9 +61,9 @@ def current_version(settings: Settings) -> int:
 
 @st.cache_data(max_entries=256, show_spinner=False)
 def _answer(settings: Settings, data: bytes, version: int) -> Answer:
-    asked = client(settings)
+    asked, now_s = client(settings), time.monotonic()
     explanation = asked.explain(data, version=version)[0]
-    return Answer(explanation, _view(asked, data, version), asked.classes(version))
+    return Answer(explanation, _view(asked, data, version), asked.classes(version), now_s)
 
 
 def _view(asked: ServingClient, data: bytes, version: int) -> View | None:
@@ -78,12 +83,14 @@ def answer(settings: Settings, data: bytes) -> Answer:
         ServingError: the server cannot be asked, or refuses.
         ValueError: the settings cannot be right.
     """
+    now_s = time.monotonic()
     try:
-        return _answer(settings, data, current_version(settings))
+        found = _answer(settings, data, current_version(settings))
     except NotFound:
         # The version was replaced since it was last looked up.
         current_version.clear()
-        return _answer(settings, data, current_version(settings))
+        found = _answer(settings, data, current_version(settings))
+    return replace(found, remembered=found.asked_at_s < now_s)
 
 
 def status(settings: Settings) -> list[VersionStatus]:

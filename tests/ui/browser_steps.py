@@ -1,13 +1,14 @@
 """What a person does on the page, as functions on a Playwright page; usable against any stack, the gateway included."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = (
     "--headless",
     "--no-sandbox",
@@ -20,11 +21,21 @@ ARGUMENTS = (
 PATIENCE_MS = 60_000
 
 
+def find_chromium() -> str | None:
+    """Where Chromium or Chrome is; distributions name it differently."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+needs_chromium = pytest.mark.skipif(
+    find_chromium() is None, reason="neither Chromium nor Chrome is here; on Debian: apt-get install chromium"
+)
+
+
 @contextmanager
 def browser() -> Iterator[Browser]:
     """A headless Chromium, closed at the end."""
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        chromium = playwright.chromium.launch(executable_path=find_chromium(), args=list(ARGUMENTS))
         try:
             yield chromium
         finally:
@@ -38,7 +49,7 @@ def open_page(page: Page, url: str) -> None:
     expect(sample(page, 0)).to_be_visible(timeout=PATIENCE_MS)
 
 
-def sample(page: Page, test_index: int):  # noqa: ANN201 - Playwright's Locator
+def sample(page: Page, test_index: int) -> Locator:
     """The gallery's button of a test image."""
     return page.locator(f".st-key-sample-{test_index} button")
 
@@ -52,7 +63,6 @@ def choose_sample(page: Page, test_index: int) -> None:
 
 def upload(page: Page, path: Path) -> None:
     """Send a file of one's own."""
-    page.get_by_text("Upload", exact=True).first.click()
     page.locator("input[type=file]").set_input_files(path)
 
 
@@ -72,9 +82,9 @@ def predicted(page: Page) -> str:
     return page.locator(".vt-name").inner_text()
 
 
-def evidence_drawing(page: Page) -> str:
-    """The address of the drawing of the evidence; another drawing has another one."""
-    return page.locator('.st-key-pictures img[alt^="The picture with the places"]').get_attribute("src") or ""
+def evidence(page: Page) -> Locator:
+    """The drawing of the evidence; another drawing has another `src`."""
+    return page.locator('.st-key-pictures img[alt^="The picture with the places"]')
 
 
 def set_opacity(page: Page, presses: int) -> None:

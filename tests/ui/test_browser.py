@@ -1,5 +1,7 @@
 """The page in a real browser: a real Streamlit process, headless Chromium, a real HTTP server behind."""
 
+import base64
+import io
 import os
 import re
 import signal
@@ -20,6 +22,8 @@ from playwright.sync_api import Browser, Page, expect
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / "tests/artifacts"
 DEADLINE_S = 60
+
+pytestmark = steps.needs_chromium
 
 
 def free_port() -> int:
@@ -94,10 +98,10 @@ def test_a_visit(app_url, serving, tab, tmp_path):
     tab.screenshot(path=ARTIFACTS / "ui_gallery.png")
 
     asked = len(serving.predicts)
-    before = steps.evidence_drawing(tab)
+    before = steps.evidence(tab).get_attribute("src")
     steps.set_opacity(tab, -4)
     expect(tab.get_by_text("50%")).to_be_visible()
-    expect(tab.locator('.st-key-pictures img[alt^="The picture with the places"]')).not_to_have_attribute("src", before)
+    expect(steps.evidence(tab)).not_to_have_attribute("src", before)
     steps.pick(tab, "rather than", "Sneaker")
     expect(tab.get_by_text("Evidence for Ankle boot rather than Sneaker")).to_be_visible()
     steps.pick(tab, "Evidence for", "Coat")
@@ -126,6 +130,32 @@ def test_a_visit(app_url, serving, tab, tmp_path):
     assert hosts == {app_url.split("/")[2]}
 
 
+def test_the_page_opens_with_the_gallery_and_takes_a_dropped_file(app_url, serving, tab):
+    steps.open_page(tab, app_url)
+    expect(steps.sample(tab, 0)).to_be_in_viewport()
+    tab.screenshot(path=ARTIFACTS / "ui_open.png")
+    zone = tab.get_by_test_id("stFileUploaderDropzone")
+    expect(zone).to_be_in_viewport()
+    buffer = io.BytesIO()
+    Image.new("RGB", (300, 400), "teal").save(buffer, "PNG")
+    content = base64.b64encode(buffer.getvalue()).decode()
+    dropped = tab.evaluate_handle(
+        """content => {
+            const transfer = new DataTransfer();
+            const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));
+            transfer.items.add(new File([bytes], "dropped.png", {type: "image/png"}));
+            return transfer;
+        }""",
+        content,
+    )
+    zone.dispatch_event("drop", {"dataTransfer": dropped})
+    steps.wait_for_answer(tab)
+    assert serving.sent[0] == buffer.getvalue()
+    steps.choose_sample(tab, 0)
+    expect(tab.get_by_text("dropped.png")).to_have_count(0)
+    expect(tab.get_by_role("button", name="Ankle boot (test image 0, chosen)")).to_have_count(1)
+
+
 def test_on_a_phone_with_the_keyboard(app_url, serving, chromium):
     context = chromium.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     tab = context.new_page()
@@ -135,9 +165,12 @@ def test_on_a_phone_with_the_keyboard(app_url, serving, chromium):
     expect(tab.get_by_text("Signatures of version 1")).to_be_visible(timeout=steps.PATIENCE_MS)
 
     steps.open_page(tab, app_url)
+    expect(steps.sample(tab, 19)).to_be_in_viewport()
+    tab.screenshot(path=ARTIFACTS / "ui_phone_open.png")
     steps.sample(tab, 0).focus()
     tab.keyboard.press("Enter")
     steps.wait_for_answer(tab)
+    expect(steps.sample(tab, 0)).to_be_focused()
     overhang = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert tab.evaluate(overhang) == 0
     whole, evidence = (tab.locator(".st-key-pictures img").nth(i).bounding_box() for i in range(2))

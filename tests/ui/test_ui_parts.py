@@ -48,7 +48,7 @@ def test_names_from_the_model_cannot_bring_markup():
         markup.scale(evil, evil, np.zeros((2, 3), np.uint8)),
         markup.grid(np.zeros((2, 2), np.float32), np.zeros((2, 2, 3), np.uint8), evil),
         markup.chips([evil]),
-        markup.footer(evil, 1, 2.0),
+        markup.footer(evil, 1, 2.0, remembered=False),
         markup.version_line(evil, 1, evil, ready=True),
     )
     assert all("<script" not in piece for piece in pieces)

@@ -15,7 +15,7 @@ from ui.photos import Picture
 from ui.service import Answer
 from ui.settings import Settings
 
-WAYS = ("Gallery", "Upload", "Camera")
+WAYS = ("Gallery", "Camera")
 TOP_CHOICES = {"Top 3": 3, "Top 5": 5, "All": 1000}
 NO_CONTRAST = -1
 RECOVERY_CHECK_S = 3.0
@@ -34,6 +34,15 @@ def page() -> None:
 
 
 def _ways_in() -> None:
+    # Always there: a file dropped where nothing takes it would replace the page in the browser.
+    upload = f"upload-{st.session_state.setdefault('uploads', 0)}"
+    st.file_uploader(
+        "Drop a picture of one piece of clothing, or choose one",
+        type=["png", "jpg", "jpeg", "gif", "bmp", "webp"],
+        key=upload,
+        on_change=_take_upload,
+        args=(upload,),
+    )
     way = st.segmented_control(
         "Where the picture comes from",
         WAYS,
@@ -43,48 +52,53 @@ def _ways_in() -> None:
         label_visibility="collapsed",
         persist_state="session",
     )
-    if way == "Upload":
-        st.file_uploader(
-            "A picture of one piece of clothing, at most 10 MB",
-            type=["png", "jpg", "jpeg", "gif", "bmp", "webp"],
-            key="upload",
-            on_change=_take_file,
-            args=("upload",),
-        )
-    elif way == "Camera":
-        st.camera_input(
-            "Hold the piece in front of a plain background", key="camera", on_change=_take_file, args=("camera",)
-        )
+    if way == "Camera":
+        st.camera_input("Hold the piece in front of a plain background", key="camera", on_change=_take_photo)
         st.caption("The browser gives the camera only to pages on https or on this machine.")
     else:
         _gallery()
 
 
 def _gallery() -> None:
-    samples = gallery.load()
-    st.html(markup.gallery_style(samples, st.session_state.get("sample")))
+    samples, chosen = gallery.load(), st.session_state.get("sample")
+    st.html(markup.gallery_style(samples, chosen))
     with st.container(key="gallery"):
         for sample in samples:
-            st.button(sample.label, key=f"sample-{sample.test_index}", on_click=_take_sample, args=(sample,))
+            # What is emphasised is for screen readers; the style sheet hides it from the eye.
+            state = ", chosen" if sample.test_index == chosen else ""
+            label = f"{sample.label} *({sample.name.lower()}{state})*"
+            st.button(label, key=f"sample-{sample.test_index}", on_click=_take_sample, args=(sample,))
     st.caption("Twenty real test images of Fashion-MNIST, 28 x 28 pixels, with their true labels.")
 
 
 def _take_sample(sample: gallery.Sample) -> None:
+    _empty_the_uploader()
     _take(sample.name, sample.file.read_bytes(), sample.label)
     st.session_state["sample"] = sample.test_index
 
 
-def _take_file(key: str) -> None:
-    file = st.session_state.get(key)
-    if file is None:
-        st.session_state.update(picture=None, problem=None)
-    else:
-        _take("Your photo" if key == "camera" else file.name, file.getvalue())
+def _take_photo() -> None:
+    _empty_the_uploader()
+    photo = st.session_state["camera"]
+    _take("Your photo", None if photo is None else photo.getvalue())
 
 
-def _take(name: str, raw: bytes, true_label: str | None = None) -> None:
-    """Make this the picture of the page, or say why it cannot be."""
+def _take_upload(key: str) -> None:
+    st.session_state["way"] = WAYS[0]  # the camera's picture would stand there as if it were the one explained
+    file = st.session_state[key]
+    _take("" if file is None else file.name, None if file is None else file.getvalue())
+
+
+def _empty_the_uploader() -> None:
+    """Its file is no longer the picture of the page. Streamlit empties it only under a new key."""
+    st.session_state["uploads"] += 1
+
+
+def _take(name: str, raw: bytes | None, true_label: str | None = None) -> None:
+    """Make this the picture of the page, or say why it cannot be; None takes the picture away."""
     st.session_state.update(picture=None, problem=None, sample=None)
+    if raw is None:
+        return
     try:
         st.session_state["picture"] = photos.read(name, raw, true_label)
     except photos.PhotoError as error:
@@ -153,7 +167,7 @@ def _show_answer(settings: Settings, picture: Picture, answer: Answer) -> None:
     for note in picture.notes:
         st.info(note, icon=":material/info:")
     _explain(picture, answer)
-    st.html(markup.footer(settings.model, explanation.version, explanation.latency_ms))
+    st.html(markup.footer(settings.model, explanation.version, explanation.latency_ms, remembered=answer.remembered))
 
 
 @st.fragment
@@ -236,7 +250,7 @@ def _contrast(layout: overlay.Layout, answer: Answer, class_id: int, other_id: i
         alt=f"The picture with the places that speak for {name} in orange and for {other} in purple",
         width="stretch",
     )
-    st.html(markup.scale(other, name, diverging(np.linspace(-0.7, 0.7, 9))))
+    st.html(markup.scale(other, name, diverging(np.linspace(-overlay.PAINTED_RANGE, overlay.PAINTED_RANGE, 9))))
 
 
 def _raw_numbers(answer: Answer, class_id: int, other_id: int) -> None:

@@ -46,11 +46,11 @@ def _snippets(url: str, settings: Settings) -> None:
     curl, rest, grpc = st.tabs(["curl", "Python", "Python, gRPC"])
     with curl:
         st.code(
-            f"curl -u {user} {url}/v1/models/{settings.model}:predict \\\n"
-            '  -d \'{"instances": [{"b64": "\'$(base64 -w0 shirt.png)\'"}]}\'',
+            """{ printf '{"instances": [{"b64": "'; base64 < shirt.png | tr -d '\\n'; printf '"}]}'; } |\n"""
+            f"  curl -u {user} {url}/v1/models/{settings.model}:predict -d @-",
             language="bash",
         )
-        st.caption("curl asks for the password. On macOS write `base64 -i shirt.png`.")
+        st.caption("curl asks for the password. The picture goes through a pipe: it may be longer than a command line.")
     with rest:
         st.code(
             "import os\n\nfrom serving.client import ServingClient\n\n"
