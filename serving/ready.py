@@ -28,7 +28,7 @@ def main() -> int:
     """Polls, prints the address and where the password is, and ends."""
     started = time.monotonic()
     env = {name: value for name, value in os.environ.items() if value}
-    url = gateway_url(env.get("GATEWAY_BIND"), env.get("GATEWAY_PORT"))
+    url = gateway_url(env)
     gateway = urlsplit(url)
     parts = [
         ("127.0.0.1", int(env.get("SERVING_REST_PORT", DEFAULT_REST_PORT))),

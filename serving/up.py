@@ -34,7 +34,7 @@ def environment(environ: Mapping[str, str], env_file: Path) -> dict[str, str]:
     """The environment of all three processes: defaults, then the file's, then what was exported."""
     env = DEFAULTS | {k: v for k, v in read_env_file(env_file).items() if v} | {k: v for k, v in environ.items() if v}
     env.setdefault("MODEL_BASE_PATH", str(ROOT / "serving" / "models" / env["MODEL_NAME"]))
-    env.setdefault("SERVING_URL", gateway_url(env["GATEWAY_BIND"], env["GATEWAY_PORT"]))  # whom the page asks
+    env.setdefault("SERVING_URL", gateway_url(env))  # whom the page asks
     env["VITRINE_ENV_FILE"] = str(env_file.resolve())
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
     env["PYTHONUNBUFFERED"] = "1"
@@ -59,7 +59,7 @@ def check(env: Mapping[str, str]) -> None:
             f"no version of {env['MODEL_NAME']}: expected {base_path}/<N>/saved_model.pb, as `make train` publishes it"
         )
     for name, host in (
-        ("GATEWAY_PORT", env["GATEWAY_BIND"]),
+        ("GATEWAY_PORT", "127.0.0.1" if env.get("TLS_CERT") else env["GATEWAY_BIND"]),
         ("SERVING_GRPC_PORT", "127.0.0.1"),
         ("SERVING_REST_PORT", "127.0.0.1"),
         ("UI_PORT", "127.0.0.1"),

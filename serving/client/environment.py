@@ -25,11 +25,14 @@ class Connection:
     model: str
 
 
-def gateway_url(bind: str | None, port: str | None) -> str:
-    """The gateway's address on this machine: where it listens, loopback where it listens everywhere."""
-    host = (bind or "127.0.0.1").strip("[]")
+def gateway_url(settings: Mapping[str, str]) -> str:
+    """The gateway's address on this machine, by GATEWAY_BIND, GATEWAY_PORT and TLS_CERT; empty counts as unset.
+
+    Loopback where it listens everywhere, and where it has a certificate: in the clear it then listens only there.
+    """
+    host = ("" if settings.get("TLS_CERT") else settings.get("GATEWAY_BIND", "")).strip("[]") or "127.0.0.1"
     host = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://{f'[{host}]' if ':' in host else host}:{port or DEFAULT_PORT}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.get('GATEWAY_PORT') or DEFAULT_PORT}"
 
 
 def env_folders() -> list[Path]:
@@ -64,7 +67,7 @@ def connection(
     """Settle address, credentials and model.
 
     Args:
-        environment: SERVING_URL, GATEWAY_BIND, GATEWAY_PORT, GATEWAY_USER, GATEWAY_PASSWORD, MODEL_NAME, and
+        environment: SERVING_URL, what `gateway_url` takes, GATEWAY_USER, GATEWAY_PASSWORD, MODEL_NAME, and
             VITRINE_ENV_FILE, which names another file in place of `.env`; empty counts as unset.
         folders: where a `.env` may lie; the first that has one counts.
         url, user, model: what was asked for; None leaves it to the environment.
@@ -81,7 +84,7 @@ def connection(
     def setting(name: str) -> str | None:
         return environment.get(name) or file.get(name) or None
 
-    here = gateway_url(setting("GATEWAY_BIND"), setting("GATEWAY_PORT"))
+    here = gateway_url(file | {name: value for name, value in environment.items() if value})
     address = url or setting("SERVING_URL") or here
     password = environment.get("GATEWAY_PASSWORD") or None
     if password is None and (address == here or _belongs_to(address, file)):

@@ -58,25 +58,25 @@ def test_what_is_exported_wins_over_env_file_over_defaults(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("bind", "host"),
+    ("settings", "host"),
     [
-        ("127.0.0.1", "127.0.0.1"),
-        ("0.0.0.0", "127.0.0.1"),
-        ("*", "127.0.0.1"),
-        pytest.param("[::]", "[::1]", marks=ipv6),
-        pytest.param("[::1]", "[::1]", marks=ipv6),
-        ("127.0.0.2", "127.0.0.2"),
+        ("GATEWAY_BIND=", "127.0.0.1"),
+        ("GATEWAY_BIND=0.0.0.0", "127.0.0.1"),
+        ("GATEWAY_BIND=*", "127.0.0.1"),
+        pytest.param("GATEWAY_BIND=[::]", "[::1]", marks=ipv6),
+        pytest.param("GATEWAY_BIND=::1", "[::1]", marks=ipv6),
+        ("GATEWAY_BIND=127.0.0.2", "127.0.0.2"),
+        ("GATEWAY_BIND=192.0.2.1\nTLS_CERT=/cert.pem", "127.0.0.1"),
     ],
 )
-def test_the_page_and_the_command_line_ask_where_the_gateway_listens(env, tmp_path, bind, host):
+def test_the_page_and_the_command_line_ask_where_the_gateway_listens(env, tmp_path, settings, host):
     own = tmp_path / "own.env"
-    own.write_text(f"GATEWAY_BIND={bind}\nGATEWAY_PORT={env['GATEWAY_PORT']}\nGATEWAY_PASSWORD=fromTheFile\n")
-    url = f"http://{host}:{env['GATEWAY_PORT']}"
+    own.write_text(f"{settings}\nGATEWAY_PORT={env['GATEWAY_PORT']}\nGATEWAY_PASSWORD=fromTheFile\n")
     started = up.environment({"MODEL_BASE_PATH": env["MODEL_BASE_PATH"]}, own)
     up.check(started | {name: env[name] for name in PORTS})
-    assert started["SERVING_URL"] == url
     found = connection({"VITRINE_ENV_FILE": str(own), "GATEWAY_USER": "vitrine"}, [tmp_path])
-    assert (found.url, found.password) == (url, "fromTheFile")
+    assert found.url == started["SERVING_URL"] == f"http://{host}:{env['GATEWAY_PORT']}"
+    assert found.password == "fromTheFile"
 
 
 def test_a_given_serving_url_stays(tmp_path):
