@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from training import checkpoint
 from training import train as module
 from training.settings import Settings, SettingsError, Stage
-from training.train import plan, train
+from training.train import main, plan, train
 
 # Keras 3.15 on numpy 2.4, whenever it turns a variable into an array
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -188,8 +189,8 @@ def test_a_checkpoint_comes_back_and_is_replaced_whole(tmp_path, monkeypatch):
     assert checkpoint.load(path)[0] == progress
 
 
-def test_a_killed_run_goes_on_with_the_same_command(tmp_path):
-    """The real net, as a process, killed while it trains."""
+def test_a_killed_run_goes_on_with_the_same_command_on_another_backend(tmp_path):
+    """The real net, as a process, killed while it trains on TensorFlow, ended by JAX."""
     preset, run_dir = tmp_path / "tiny.toml", tmp_path / "run"
     preset.write_text(
         'backbone_weights = "none"\ntrain_limit = 32\nbatch_size = 32\nimage_size = 32\nhead_epochs = 1\n'
@@ -209,11 +210,27 @@ def test_a_killed_run_goes_on_with_the_same_command(tmp_path):
         process.kill()
         process.wait()
     assert not (run_dir / "model.keras").exists()
+    environment["KERAS_BACKEND"] = "jax"
     again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert again.returncode == 0, again.stderr
     assert "going on after epoch 1 of 2" in again.stdout
     assert [line["number"] for line in history(run_dir)] == [0, 1]
     assert (run_dir / "model.keras").is_file()
+
+
+@pytest.mark.parametrize("name", ["augment", "checkpoint", "data", "model", "settings", "train"])
+def test_training_uses_keras_and_numpy_alone(name):
+    tree = ast.parse((ROOT / f"training/{name}.py").read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    assert not {module for module in imported if module.split(".")[0] in ("tensorflow", "jax", "torch")}
+
+
+def test_fresh_deletes_a_run_and_nothing_else(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert main(["--preset", "smoke", "--run-dir", str(tmp_path), "--fresh"]) == 2
+    assert "is no run directory; it is left as it is" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_stage_with_its_own_learning_rate_has_its_own_schedule():
