@@ -32,9 +32,8 @@ lint: $(VENV)/tests ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docker-up: $(VENV)/runtime ## the same in containers (Docker and its compose plugin)
-	@$(BIN)/python -m gateway credentials
-	docker compose up --build --wait
+docker-up: ## the same in containers (Docker and its compose plugin)
+	@$(PYTHON) -m gateway containers
 
 clean: ## remove what was built, trained and measured here (not .env, not published versions)
 	rm -rf $(VENV) runs reports tests/artifacts .pytest_cache .ruff_cache .mypy_cache

@@ -1,7 +1,8 @@
 """The gateway's commands.
 
-python -m gateway credentials                 make user and password once, in .env
+python -m gateway credentials                 make user and password once, in .env, and check all settings
 python -m gateway run                         nginx in the foreground
+python -m gateway containers                  the same, then everything in containers (make docker-up)
 python -m gateway users add|remove|list       further users, effective on the next request
 python -m gateway render DIRECTORY            the configuration that `run` would use
 """
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway import credentials, dotenv, settings, users
+from gateway import containers, credentials, dotenv, settings, users
 from gateway.errors import GatewayError
 from gateway.render import check_users_file_reachable, render
 from gateway.run import nginx_binary, run
@@ -26,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("credentials", help="create or complete .env; prints where the password is, never the password")
+    commands.add_parser("containers", help="build and start the containers, with TLS if a certificate is configured")
     commands.add_parser("run", help="run nginx in the foreground until SIGTERM or SIGINT")
     rendered = commands.add_parser("render", help="write the rendered configuration into a new directory")
     rendered.add_argument("directory", type=Path)
@@ -55,7 +57,10 @@ def _users(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
         raise GatewayError(f"{owner!r} comes from .env: change GATEWAY_USER or GATEWAY_PASSWORD there and restart")
     if arguments.action == "remove":
         users.remove(path, arguments.name)
-        print(f"removed {arguments.name!r}")
+        print(
+            f"removed {arguments.name!r}: refused from the next request on. An open page keeps its connection, and may "
+            "reconnect for up to 600 s; to end that at once, change GATEWAY_COOKIE_SECRET and restart the gateway"
+        )
         return
     check_users_file_reachable(path)
     given = sys.stdin.readline().rstrip("\r\n") if arguments.password_stdin else None
@@ -66,20 +71,25 @@ def _users(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
 def main() -> int:
     """Run one command; return 0, nginx's own status, or 2 with one line on stderr."""
     arguments = _parser().parse_args()
+    announce = functools.partial(print, flush=True)
     try:
-        if arguments.command == "credentials":
-            print(credentials.ensure())
-            # There from the first start on, so that users added later count at once, in containers too.
-            users.touch(_users_file(dotenv.load()))
-            return 0
+        if arguments.command in ("credentials", "containers"):
+            announce(credentials.ensure())
         environ = dotenv.load()
         if arguments.command == "users":
             _users(arguments, environ)
             return 0
+        checked = settings.read(environ)  # the file completed by the environment: what will really be used
         if arguments.command == "run":
-            return run(settings.read(environ), functools.partial(print, flush=True))
-        arguments.directory.mkdir(mode=0o700, parents=True)
-        print(render(settings.read(environ), arguments.directory.resolve(), nginx_binary()))
+            return run(checked, announce)
+        if arguments.command == "render":
+            arguments.directory.mkdir(mode=0o700, parents=True)
+            print(render(checked, arguments.directory.resolve(), nginx_binary()))
+            return 0
+        # There from the first start on, so that users added later count at once, in containers too.
+        users.touch(checked.gateway_users_file)
+        if arguments.command == "containers":
+            containers.start(checked, environ, announce)
     except (GatewayError, FileExistsError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2

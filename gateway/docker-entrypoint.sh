@@ -12,7 +12,18 @@ fail() { echo "gateway: $1" >&2; exit 2; }
 
 [ "${#GATEWAY_PASSWORD}" -ge 12 ] ||
     fail "GATEWAY_PASSWORD is missing or shorter than 12 characters: run \`python -m gateway credentials\` first"
-case "$GATEWAY_USER" in *[!A-Za-z0-9._@-]*) fail "GATEWAY_USER may hold letters, digits and . _ @ - only" ;; esac
+case "$GATEWAY_USER" in
+    [!A-Za-z0-9]* | *[!A-Za-z0-9._@-]*)
+        fail "GATEWAY_USER may hold letters, digits and . _ @ - only, and begins with a letter or digit" ;;
+esac
+USER_PATTERN=$(printf '%s' "$GATEWAY_USER" | sed 's/[.]/[.]/g')
+# As gateway/passwords.py.
+case "$GATEWAY_PASSWORD" in
+    *[!A-Za-z0-9%+,./:=@^_-]*) fail "GATEWAY_PASSWORD may hold letters, digits and % + , . / : = @ ^ _ - only" ;;
+esac
+left=$(printf '%s\n' "$GATEWAY_PASSWORD" | sed -E -e "s/$USER_PATTERN//gI" -f "$GATEWAY_HOME/weak_passwords.sed")
+[ "${#left}" -ge 8 ] ||
+    fail "GATEWAY_PASSWORD is a known weak one, or made of a word, a run or a repetition: use a random one"
 case "${GATEWAY_ACCESS_LOG:=all}" in
     all) LOG_ERRORS=1 LOG_ALL=1 ;;
     errors) LOG_ERRORS=1 LOG_ALL=0 ;;
@@ -20,6 +31,9 @@ case "${GATEWAY_ACCESS_LOG:=all}" in
     *) fail "GATEWAY_ACCESS_LOG=$GATEWAY_ACCESS_LOG: expected all, errors or off" ;;
 esac
 [ -n "${GATEWAY_COOKIE_SECRET:-}" ] || GATEWAY_COOKIE_SECRET=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
+
+# UI and health check use the cleartext port within the container network; who else reaches it, compose's port list says.
+CLEAR_BIND=$GATEWAY_BIND
 
 # Compose's DNS (127.0.0.11) or the cluster's: a service that comes back elsewhere is found again.
 RESOLVER=$(awk '$1 == "nameserver" { print index($2, ":") ? "[" $2 "]" : $2; exit }' /etc/resolv.conf)
@@ -39,7 +53,7 @@ nginx -e stderr -V 2>&1 | grep -q -- --add-module=njs ||
     echo "load_module /usr/lib/nginx/modules/ngx_http_js_module.so;" > "$RUN_DIR/main.d/njs.conf"
 
 export GATEWAY_USER GATEWAY_BIND GATEWAY_PORT GATEWAY_TLS_PORT GATEWAY_WORKERS GATEWAY_TIMEOUT_S GATEWAY_MAX_CONNECTIONS \
-    SERVING_HOST SERVING_GRPC_PORT SERVING_REST_PORT UI_HOST UI_PORT TLS_CERT TLS_KEY RUN_DIR RESOLVER USERS_FILE \
+    SERVING_HOST SERVING_GRPC_PORT SERVING_REST_PORT UI_HOST UI_PORT TLS_CERT TLS_KEY RUN_DIR RESOLVER USERS_FILE USER_PATTERN CLEAR_BIND \
     LOG_ERRORS LOG_ALL GATEWAY_COOKIE_SECRET
 fill() {                        # as gateway/render.py: every dollar-brace name in capitals
     awk '{
@@ -53,7 +67,7 @@ fill() {                        # as gateway/render.py: every dollar-brace name 
 }
 fill "$GATEWAY_HOME"/nginx.conf.template > "$RUN_DIR/nginx.conf"
 if [ -n "$TLS_CERT$TLS_KEY" ]; then
-    { [ -r "$TLS_CERT" ] && [ -r "$TLS_KEY" ]; } || fail "TLS needs both TLS_CERT and TLS_KEY, readable for user $(id -u)"
+    { [ -r "$TLS_CERT" ] && [ -r "$TLS_KEY" ]; } || fail "TLS needs both TLS_CERT and TLS_KEY, readable for user $(id -u); with compose also -f gateway/docker-compose.tls.yml, as make docker-up adds it"
     fill "$GATEWAY_HOME"/tls.conf.template > "$RUN_DIR/server.d/tls.conf"
 fi
 

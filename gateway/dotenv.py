@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
+ENV_FILE = Path(os.environ.get("VITRINE_ENV_FILE") or Path(__file__).resolve().parent.parent / ".env")
 
 
 def parse(text: str) -> dict[str, str]:

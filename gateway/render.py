@@ -24,9 +24,10 @@ def variables(settings: Settings, run_dir: Path) -> dict[str, str]:
     return {
         "RUN_DIR": str(run_dir),
         "GATEWAY_BIND": settings.gateway_bind,
+        "CLEAR_BIND": settings.clear_bind,
         "GATEWAY_PORT": str(settings.gateway_port),
         "GATEWAY_TLS_PORT": str(settings.gateway_tls_port),
-        "GATEWAY_USER": settings.gateway_user,
+        "USER_PATTERN": settings.gateway_user.replace(".", "[.]"),  # nothing else in a name means something there
         "GATEWAY_WORKERS": settings.gateway_workers,
         "GATEWAY_TIMEOUT_S": str(settings.gateway_timeout_s),
         "GATEWAY_MAX_CONNECTIONS": str(settings.gateway_max_connections),

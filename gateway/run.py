@@ -50,9 +50,11 @@ def run(settings: Settings, announce: Callable[[str], None]) -> int:
             signal.signal(number, lambda received, _frame: process.send_signal(received))
         # nginx: TERM and INT end it at once, open websockets included.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stop)
-        schemes = [f"http://{settings.gateway_bind}:{settings.gateway_port}"]
+        schemes = [f"http://{settings.clear_bind}:{settings.gateway_port}"]
         schemes += [f"https://{settings.gateway_bind}:{settings.gateway_tls_port}"] if settings.tls else []
         announce(f"gateway: {' and '.join(schemes)}, user {settings.gateway_user!r}")
+        if settings.warning:
+            announce(f"gateway: {settings.warning}")
         return process.wait()
 
 
@@ -78,11 +80,11 @@ def nginx_binary() -> Path:
 
 def _check_ports(settings: Settings) -> None:
     """Raise GatewayError if a port is taken (nginx would try for seconds and print five lines)."""
-    ports = {"GATEWAY_PORT": settings.gateway_port}
+    ports = [("GATEWAY_PORT", settings.clear_bind, settings.gateway_port)]
     if settings.tls:
-        ports["GATEWAY_TLS_PORT"] = settings.gateway_tls_port
-    host = settings.gateway_bind.strip("[]").replace("*", "0.0.0.0")  # noqa: S104 - what the user asked for
-    for name, port in ports.items():
+        ports.append(("GATEWAY_TLS_PORT", settings.gateway_bind, settings.gateway_tls_port))
+    for name, bind, port in ports:
+        host = bind.strip("[]").replace("*", "0.0.0.0")  # noqa: S104 - what the user asked for
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

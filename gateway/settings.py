@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 from collections.abc import Mapping
@@ -44,6 +45,21 @@ class Settings:
         """True when a certificate is configured."""
         return bool(self.tls_cert)
 
+    @property
+    def clear_bind(self) -> str:
+        """Where the cleartext port listens: with TLS on this machine only."""
+        return "127.0.0.1" if self.tls else self.gateway_bind
+
+    @property
+    def warning(self) -> str:
+        """One line if passwords would cross a network in the clear, else empty."""
+        if _is_loopback(self.clear_bind):
+            return ""
+        return (
+            f"warning: GATEWAY_BIND={self.gateway_bind} without TLS sends passwords and pictures over the network "
+            "in the clear: set TLS_CERT and TLS_KEY, or GATEWAY_BIND=127.0.0.1"
+        )
+
 
 def read(environ: Mapping[str, str]) -> Settings:
     """Return the settings of an environment (empty values count as absent).
@@ -77,6 +93,13 @@ def read(environ: Mapping[str, str]) -> Settings:
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise GatewayError("TLS needs both TLS_CERT and TLS_KEY; only one is set")
     return settings
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _port(name: str, value: str) -> int:

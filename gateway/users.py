@@ -36,7 +36,12 @@ def add(path: Path, name: str, password: str | None = None) -> str:
 
 
 def remove(path: Path, name: str) -> None:
-    """Remove a user; the next request with that name is refused."""
+    """Remove a user; the next request with that name is refused.
+
+    What nginx does not ask again stays: a page that is open keeps its websocket until it is closed or the gateway ends,
+    and the cookie of a page load (gateway/conf/gateway.js) opens another one for up to 600 s. A new
+    GATEWAY_COOKIE_SECRET and a restart end both at once.
+    """
     with _changing(path) as users:
         if name not in users:
             raise GatewayError(f"no user {name!r} in {path}; `python -m gateway users list` shows who there is")

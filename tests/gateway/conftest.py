@@ -31,6 +31,19 @@ COOKIE_SECRET = "5f" * 32
 READY_S = 60
 
 
+def _environ() -> dict[str, str]:
+    """The environment without this machine's settings, exported or in the checkout's .env."""
+    own = ("GATEWAY_", "TLS_", "SERVING_", "UI_", "MODEL_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)} | {
+        "VITRINE_ENV_FILE": str(ROOT / "no such file")
+    }
+
+
+@pytest.fixture
+def environ() -> dict[str, str]:
+    return _environ()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -165,7 +178,7 @@ class Gateway:
         return subprocess.run(
             [sys.executable, "-m", "gateway", *arguments],
             cwd=ROOT, input=stdin, capture_output=True, text=True, check=False, timeout=READY_S,
-            env={**os.environ, "GATEWAY_USERS_FILE": str(self.users_file), "GATEWAY_USER": self.user},
+            env={**_environ(), "GATEWAY_USERS_FILE": str(self.users_file), "GATEWAY_USER": self.user},
         )  # fmt: skip
 
 
@@ -195,7 +208,7 @@ def _gateway(folder: Path, **environment: object) -> Iterator[Gateway]:
     with open(folder / "log", "a") as log:  # appending: nginx opens /dev/stdout by itself, with an offset of its own
         process = subprocess.Popen(
             [sys.executable, "-m", "gateway", "run"], cwd=ROOT, stdout=log, stderr=log, text=True,
-            env={**os.environ, **{name: str(value) for name, value in settings.items()}},
+            env={**_environ(), **{name: str(value) for name, value in settings.items()}},
         )  # fmt: skip
     gateway = Gateway(port, process, tls_port, users_file)
     try:

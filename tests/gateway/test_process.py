@@ -97,8 +97,8 @@ def test_the_run_directory_is_private(start_gateway, ports):
             assert run_dir.stat().st_mode & 0o077 == 0
 
 
-def test_a_port_in_use_is_one_line(gateway):
-    environ = {**os.environ, "GATEWAY_PASSWORD": gateway.password, "GATEWAY_PORT": str(gateway.port),
+def test_a_port_in_use_is_one_line(gateway, environ):
+    environ = {**environ, "GATEWAY_PASSWORD": gateway.password, "GATEWAY_PORT": str(gateway.port),
                "GATEWAY_USERS_FILE": str(gateway.users_file)}  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "gateway", "run"],
@@ -147,7 +147,8 @@ def test_less_can_be_logged(start_gateway, ports, setting, expected):
 
 @pytest.fixture(scope="module")
 def certificate(world):
-    folder = world()
+    folder = world() / "of this house"  # a path that has to be quoted
+    folder.mkdir()
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -188,6 +189,28 @@ def test_tls_carries_rest_grpc_and_the_websocket(start_gateway, ports, certifica
             with pytest.raises(grpc.RpcError) as refused:
                 channel.unary_unary(PREDICT)(b"x", timeout=30)
             assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def listens(address, port):
+    with socket.socket() as probe:
+        return probe.connect_ex((address, port)) == 0
+
+
+def test_with_tls_the_cleartext_port_is_for_this_machine_only(start_gateway, ports, certificate):
+    tls = {"TLS_CERT": certificate / "cert.pem", "TLS_KEY": certificate / "key.pem"}
+    with start_gateway(**ports, **tls, GATEWAY_BIND="0.0.0.0") as own:  # 127.0.0.2 stands for an address of a network
+        assert listens("127.0.0.2", own.tls_port)
+        assert listens("127.0.0.1", own.port)
+        assert not listens("127.0.0.2", own.port)
+        assert "in the clear" not in (own.users_file.parents[1] / "log").read_text()
+
+
+def test_without_tls_one_line_warns_of_a_network(start_gateway, ports):
+    with start_gateway(**ports, GATEWAY_BIND="0.0.0.0") as own:
+        log = own.users_file.parents[1] / "log"
+        wait_for(lambda: "user 'vitrine'\n" in log.read_text() and "127.0.0.1\n" in log.read_text())
+        (warning,) = (line for line in log.read_text().splitlines() if "warning" in line)
+    assert warning.startswith("gateway: warning: GATEWAY_BIND=0.0.0.0 without TLS")
 
 
 def test_without_a_certificate_there_is_no_tls_port(gateway):

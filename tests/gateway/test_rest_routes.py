@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import socket
+import time
 
 import pytest
 import requests
@@ -156,11 +159,31 @@ def test_too_many_connections_from_one_address(start_gateway, ports):
                 + f"Authorization: {requests.auth._basic_auth_str(*small.auth)}\r\n\r\n".encode()
             )
             held.append(connection)
-        answer = requests.get(f"{small.url}{MODEL}", auth=small.auth, timeout=10)
-        assert answer.status_code == 429
+        deadline = time.monotonic() + 60
+        while (answer := requests.get(f"{small.url}{MODEL}", auth=small.auth, timeout=10)).status_code != 429:
+            assert time.monotonic() < deadline, "the two held requests were never counted"
+            time.sleep(0.05)
         assert "Too many" in answer.json()["error"]
         for connection in held:
             connection.close()
+
+
+@pytest.mark.parametrize(("header", "status", "said"), [
+    ("Host: a b", 400, "Malformed HTTP request."),
+    ("X-Long: " + 40_000 * "x", 431, "The request's headers are too large."),
+], ids=["unreadable", "too large"])  # fmt: skip
+def test_headers_that_cannot_be_read(gateway, header, status, said):
+    for path in (MODEL, "/v1/none", "/monitoring", "/"):
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\n{header}\r\n\r\n".encode())
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert answer.status == status
+            if path == "/":
+                assert answer.headers["Content-Type"] == "text/html"
+            else:
+                assert json.loads(answer.read()) == {"error": said}
+                assert answer.headers["Content-Type"] == "application/json"
 
 
 def test_security_headers(gateway):

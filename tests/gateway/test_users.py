@@ -40,7 +40,9 @@ def test_a_user_is_added_and_removed_without_a_restart(gateway):
     assert status(gateway, "anna", password + "x") == 401
     assert status(gateway, *gateway.auth) == 200
     assert gateway.command("users", "list").stdout == "vitrine  (from .env)\nanna\n"
-    assert gateway.command("users", "remove", "anna").returncode == 0
+    removed = gateway.command("users", "remove", "anna")
+    assert removed.returncode == 0
+    assert "600 s" in removed.stdout  # what an open page keeps: gateway.js, LIFETIME_S
     assert status(gateway, "anna", password) == 401
     assert grpc_status(gateway, "anna", password) == grpc.StatusCode.UNAUTHENTICATED
     assert gateway.command("users", "list").stdout == "vitrine  (from .env)\n"
@@ -80,6 +82,24 @@ def test_the_owner_can_not_be_replaced_through_the_users_file(gateway):
         assert status(gateway, *gateway.auth) == 200
     finally:
         users.remove(gateway.users_file, gateway.user)
+
+
+def test_names_differ_by_case(gateway):
+    """nginx's own map would take Vitrine for vitrine, and so look for her in the wrong file."""
+    password = gateway.command("users", "add", "Vitrine").stdout.split()[-1]
+    try:
+        assert status(gateway, "Vitrine", password) == 200
+        assert status(gateway, "vitrine", password) == 401
+        assert status(gateway, "VITRINE", gateway.password) == 401
+    finally:
+        gateway.command("users", "remove", "Vitrine")
+
+
+@pytest.mark.parametrize(("name", "other"), [("default", "Default"), ("include", "includes"), ("a.b@c", "axb@c")])
+def test_any_name_the_checks_allow_works(start_gateway, ports, name, other):
+    with start_gateway(**ports, GATEWAY_USER=name) as own:
+        assert status(own, name, own.password) == 200
+        assert status(own, other, own.password) == 401
 
 
 def test_the_file_holds_hashes_and_nginx_can_read_it(tmp_path):
