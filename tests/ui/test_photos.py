@@ -88,6 +88,32 @@ def test_what_the_server_would_see_otherwise_is_sent_as_a_png_of_what_is_shown(r
     assert f"a PNG copy of {sent.width} x {sent.height} pixels was sent" in picture.notes[0]
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        half_transparent_gif(),
+        encoded(Image.new("RGBA", (50, 30), (200, 0, 0, 100)), "PNG"),
+        encoded(Image.fromarray(np.full((30, 50), 175 * 256, np.uint16)), "PNG"),
+        encoded(noise(50, 30).quantize(4), "PNG"),
+        encoded(noise(50, 30).quantize(4), "PNG", transparency=1),
+        encoded(noise(50, 30).convert("1"), "PNG"),
+        encoded(noise(50, 30).convert("LA"), "PNG"),
+        *(turned(kind) for kind in ("PNG", "JPEG", "WEBP")),
+        encoded(Image.new("CMYK", (50, 30), (10, 200, 90, 30)), "JPEG"),
+        many_pictures(),
+    ],
+)
+def test_the_served_graph_sees_what_is_shown(raw):
+    import tensorflow as tf
+
+    from training.preprocessing import decode
+
+    picture = photos.read("a", raw)
+    served = decode(tf.constant(picture.data)).numpy().astype(int)
+    difference = np.abs(served - np.asarray(picture.shown, int))
+    assert difference.mean() < 1, "not the same picture, but for what two JPEG decoders make of its chroma"
+
+
 def test_a_png_copy_larger_than_a_request_becomes_a_jpeg():
     raw = encoded(noise(2048, 2048), "WEBP", quality=50, method=0)
     picture = photos.read("a.webp", raw)
