@@ -17,7 +17,7 @@ s/^[^A-Za-z]{0,8}([A-Z]?[a-z]{0,11}|[A-Z]{0,11})[^A-Za-z]{0,8}$//g
 s/(administrator|christopher|fashionmnist|fashion_mnist|qwertyuiop|tensorflow|basketball|chocolate|butterfly)//gI
 s/(spiderman|starwars|baseball|football|sunshine|princess|superman|password|passwort|changeme|iloveyou|whatever)//gI
 s/(trustnoi|trustno1|computer|internet|mercedes|liverpool|michelle|jennifer|jordan23|letmein|welcome|default)//gI
-s/(default|charlie|michael|freedom|vitrine|fashion|gateway|company|nothing|passwd|pasword|qwerty|azerty|qwertz)//gI
+s/(charlie|michael|freedom|vitrine|fashion|gateway|company|nothing|passwd|pasword|qwerty|azerty|qwertz)//gI
 s/(monkey|dragon|master|shadow|batman|summer|winter|spring|autumn|secret|server|docker|admin|guest|hello)//gI
 s/(login|nginx|please|change|mnist|keras|model|root|user|test|demo|love|pass|temp|toor|abcd)//gI
 
