@@ -40,19 +40,14 @@ class _Queue:
 
 
 class BatchScheduler:
-    """The threads that run batches, shared by all models."""
+    """The threads that run batches, shared by all models; they end with the process."""
 
     def __init__(self, settings: BatchingSettings) -> None:
         self.settings = settings
         self._queues: dict[tuple[object, ...], _Queue] = {}
         self._changed = threading.Condition()
-        self._stopping = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"batch-{number}", daemon=True)
-            for number in range(settings.num_batch_threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        for number in range(settings.num_batch_threads):
+            threading.Thread(target=self._work, name=f"batch-{number}", daemon=True).start()
 
     def submit(
         self, runner: Runner, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]
@@ -76,26 +71,14 @@ class BatchScheduler:
             self._changed.notify()
         return task.answer
 
-    def stop(self) -> None:
-        """Finish what is queued, then end the threads."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
-
     def _trailing(self, array: np.ndarray) -> tuple[int, ...] | int:
         return array.ndim if self.settings.pad_variable_length_inputs else array.shape[1:]
 
     def _work(self) -> None:
         while True:
-            batch = self._next_batch()
-            if batch is None:
-                return
-            queue, tasks = batch
-            self._run(queue, tasks)
+            self._run(*self._next_batch())
 
-    def _next_batch(self) -> tuple[_Queue, list[_Task]] | None:
+    def _next_batch(self) -> tuple[_Queue, list[_Task]]:
         with self._changed:
             while True:
                 now = time.monotonic()
@@ -103,14 +86,12 @@ class BatchScheduler:
                 oldest: tuple[object, ...] | None = None
                 for key, queue in self._queues.items():
                     due = queue.tasks[0].enqueued + self.settings.batch_timeout_s - now
-                    if queue.rows >= self.settings.run_size or self._stopping:
+                    if queue.rows >= self.settings.run_size:
                         due = min(due, 0.0)
                     if wait is None or due < wait:
                         wait, oldest = due, key
                 if oldest is not None and wait is not None and wait <= 0:
                     return self._take(oldest)
-                if self._stopping:
-                    return None
                 self._changed.wait(wait)
 
     def _take(self, key: tuple[object, ...]) -> tuple[_Queue, list[_Task]]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import grpc
@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 Context = grpc.aio.ServicerContext
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
-_SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}
+# HealthCheckResponse{status: …}
+_SERVING, _SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x03"
 
 
 def server(manager: VersionManager, executor: Executor, as_content: bool, health: bool) -> grpc.aio.Server:
@@ -116,7 +117,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         _check_spec(request)
         name = request.model_spec.signature_name or inference.DEFAULT_SIGNATURE
         with _use(self._manager, request.model_spec) as model:
-            inference.find_predict_signature(model, name)
+            inference.check_number_of_inputs(inference.find_predict_signature(model, name), set(request.inputs))
             inputs = {alias: _tensor(alias, proto) for alias, proto in request.inputs.items()}
             outputs = inference.predict(model, name, inputs, request.output_filter, timeout_ms)
         response = predict_pb2.PredictResponse(model_spec=messages.model_spec(model.name, model.version, name))
@@ -127,26 +128,25 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def _classify(
         self, request: classification_pb2.ClassificationRequest, timeout_ms: int | None
     ) -> classification_pb2.ClassificationResponse:
-        _check_spec(request)
-        name = request.model_spec.signature_name or inference.DEFAULT_SIGNATURE
-        with _use(self._manager, request.model_spec) as model:
-            found = inference.classify(model, name, examples.from_input(request.input), timeout_ms)
-        response = classification_pb2.ClassificationResponse(
-            model_spec=messages.model_spec(model.name, model.version, name)
-        )
-        _fill_classification(response.result, found)
+        response = classification_pb2.ClassificationResponse()
+        _fill_classification(response.result, self._run_examples(inference.classify, request, timeout_ms, response))
         return response
 
     def _regress(
         self, request: regression_pb2.RegressionRequest, timeout_ms: int | None
     ) -> regression_pb2.RegressionResponse:
+        response = regression_pb2.RegressionResponse()
+        _fill_regression(response.result, self._run_examples(inference.regress, request, timeout_ms, response))
+        return response
+
+    def _run_examples(self, run: Callable[..., Answer], request: Any, timeout_ms: int | None, response: Any) -> Answer:
+        """Run Classify or Regress, and name in the response what answered."""
         _check_spec(request)
         name = request.model_spec.signature_name or inference.DEFAULT_SIGNATURE
         with _use(self._manager, request.model_spec) as model:
-            values = inference.regress(model, name, examples.from_input(request.input), timeout_ms)
-        response = regression_pb2.RegressionResponse(model_spec=messages.model_spec(model.name, model.version, name))
-        _fill_regression(response.result, values)
-        return response
+            found = run(model, name, examples.from_input(request.input), timeout_ms)
+        response.model_spec.CopyFrom(messages.model_spec(model.name, model.version, name))
+        return found
 
     def _multi_infer(
         self, request: inference_pb2.MultiInferenceRequest, timeout_ms: int | None
@@ -205,11 +205,14 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_management_pb2.ReloadConfigRequest, context: Context
     ) -> model_management_pb2.ReloadConfigResponse:
         """Replace the whole config; returns when its models are loaded."""
+        # A thread of its own for each call: it may wait for ever, and must not take a worker from anyone else.
+        thread = ThreadPoolExecutor(1, "reload")
         try:
-            # A thread of its own: this may wait for ever, and must not take a worker from predictions.
-            return await asyncio.to_thread(self._reload, request)
+            return await asyncio.get_running_loop().run_in_executor(thread, self._reload, request)
         except Exception as error:
             return await _abort(context, error)
+        finally:
+            thread.shutdown(wait=False)
 
     def _status(
         self, request: get_model_status_pb2.GetModelStatusRequest
@@ -290,24 +293,24 @@ def _fill_regression(result: regression_pb2.RegressionResult, values: np.ndarray
 
 
 def _health_handler() -> grpc.GenericRpcHandler:
-    """Health for the server as a whole, on raw bytes: the two messages are too small for generated code."""
+    """Health for the server as a whole, on raw bytes: the two messages are too small for generated code.
 
-    def check(request: bytes) -> bytes:
-        if request:  # names a single service
-            raise ServingError(Code.NOT_FOUND, "unknown service")
+    A request that is not empty names a single service. None is known; in `Watch` that is an answer, no error.
+    """
+
+    async def check(request: bytes, context: Context) -> bytes:
+        if request:
+            return await _abort(context, ServingError(Code.NOT_FOUND, "service name unknown"))
         return _SERVING
 
-    async def check_once(request: bytes, context: Context) -> bytes:
-        return await _answer(context, lambda: check(request))
-
     async def watch(request: bytes, context: Context) -> AsyncIterator[bytes]:
-        yield check(request)
+        yield _SERVICE_UNKNOWN if request else _SERVING
         await asyncio.Event().wait()  # until the client or the server goes
 
     return grpc.method_handlers_generic_handler(
         "grpc.health.v1.Health",
         {
-            "Check": grpc.unary_unary_rpc_method_handler(check_once),
+            "Check": grpc.unary_unary_rpc_method_handler(check),
             "Watch": grpc.unary_stream_rpc_method_handler(watch),
         },
     )

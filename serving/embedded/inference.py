@@ -154,14 +154,20 @@ def _timed_run(
     return results
 
 
-def _feeds(signature: SignatureDef, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    sent, required = set(inputs), set(signature.inputs)
+def check_number_of_inputs(signature: SignatureDef, sent: set[str]) -> None:
+    """Refuse too many inputs, or too few; for gRPC before any tensor is decoded."""
+    required = set(signature.inputs)
     if len(sent) > len(required) or (len(sent) < len(required) and not signature.defaults):
         raise invalid_argument(
             f"input size does not match signature: {len(sent)}!={len(required)} "
             f"len({{{_join(sent)}}}) != len({{{_join(required)}}}). "
             f"Sent extra: {{{_join(sent - required)}}}. Missing but required: {{{_join(required - sent)}}}."
         )
+
+
+def _feeds(signature: SignatureDef, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    sent, required = set(inputs), set(signature.inputs)
+    check_number_of_inputs(signature, sent)
     feeds = {}
     for alias in sorted(required):
         name = signature.inputs[alias].name

@@ -2,14 +2,16 @@
 
 What RapidJSON 1.1.0 (with NaN and Infinity allowed) does and `json` does not: text after the first value is ignored,
 of duplicate keys the first wins, nesting is unlimited, bytes need not be UTF-8, `Inf` is a number, `1e999` is an
-error, half
-a surrogate pair is an error. Strings come out as `str` decoded with `surrogateescape`, so that raw bytes survive.
+error, half a surrogate pair is an error. Strings come out as `str` decoded with `surrogateescape`, so that raw bytes
+survive.
 """
 
 from __future__ import annotations
 
 import json
+import marshal
 import re
+import struct
 from typing import Any
 
 from serving.embedded.errors import ServingError, invalid_argument
@@ -25,6 +27,9 @@ _BOM = b"\xef\xbb\xbf"
 _UINT64_MAX = 2**64 - 1
 _INT64_MIN = -(2**63)
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
+_TOO_MANY_DIGITS = b"0" * 309  # what a double cannot hold has that many, or an exponent
+_INFINITIES = struct.pack("<d", float("inf")), struct.pack("<d", float("-inf"))
 
 
 def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -44,9 +49,7 @@ def parse(body: bytes) -> Any:
         body: the request's bytes, of any encoding errors.
 
     Returns:
-        dict, list, str, int, float, bool or None. An infinity may stand for a number too big for a double: who meets
-        one where the body holds no "Inf" calls `parse_exactly`, which raises. An int may lie outside 64 bits: RapidJSON
-        takes it for a double.
+        dict, list, str, int, float, bool or None. An int may lie outside 64 bits: RapidJSON takes it for a double.
 
     Raises:
         ServingError: INVALID_ARGUMENT with RapidJSON's words and the offset.
@@ -55,12 +58,19 @@ def parse(body: bytes) -> Any:
         raise invalid_argument("JSON Parse error: The document is empty")
     if b"Inf" in body or (b"\\u" in body and _ESCAPED_SURROGATE.search(body)):
         return parse_exactly(body)
+    if _TOO_MANY_DIGITS in body.translate(_DIGITS_TO_ZERO):
+        return parse_exactly(body)
     text = body.removeprefix(_BOM).decode("utf-8", "surrogateescape")
     try:
         position = _WHITESPACE.match(text).end()  # type: ignore[union-attr]  # the pattern matches the empty string
-        return _DECODER.raw_decode(text, position)[0]
+        value = _DECODER.raw_decode(text, position)[0]
+        # `json` makes 1e999 an infinity. The fastest way to find one anywhere: marshal writes a double as its 8 bytes.
+        doubles = marshal.dumps(value, 2)
+        if not any(infinity in doubles for infinity in _INFINITIES):
+            return value
     except (ValueError, RecursionError):
-        return parse_exactly(body)  # finds out whether it is really wrong, and says what RapidJSON would say
+        pass
+    return parse_exactly(body)  # finds out whether it is really wrong, and says what RapidJSON would say
 
 
 def parse_exactly(body: bytes) -> Any:

@@ -68,6 +68,9 @@ def from_flags(flags: Flags) -> ModelServerConfig:
 def settings(config: ModelServerConfig) -> dict[str, ModelSettings]:
     """Check a config and return its models by name.
 
+    The real server keeps a config with an empty model_platform though it refuses it, and then refuses every later one
+    too; here a refused config leaves no trace.
+
     Raises:
         ServingError: INVALID_ARGUMENT or FAILED_PRECONDITION.
     """

@@ -9,6 +9,12 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from serving.embedded import dtypes
 from serving.embedded.dtypes import ElementType
+from serving.embedded.errors import Code, ServingError
+
+# A tensor may be written as its shape and one value; without a limit, 20 bytes ask for any amount of memory. This is
+# 400 images of 224x224x3 floats, and the answer to a fill of this size stays well under gRPC's 2 GiB.
+MAX_FILLED_BYTES = 256 * 2**20
+_STRING_BYTES = 24  # of TensorFlow's string object, beside a long string's bytes
 
 
 def from_proto(proto: TensorProto) -> np.ndarray:
@@ -18,6 +24,7 @@ def from_proto(proto: TensorProto) -> np.ndarray:
 
     Raises:
         ValueError: the message is no valid tensor.
+        ServingError: RESOURCE_EXHAUSTED where filling up would take more than MAX_FILLED_BYTES.
     """
     element = dtypes.BY_ENUM.get(proto.dtype)
     if element is None or proto.tensor_shape.unknown_rank:
@@ -30,6 +37,7 @@ def from_proto(proto: TensorProto) -> np.ndarray:
         return _from_content(proto.tensor_content, element, count).reshape(shape)
     values = _from_field(proto, element)[:count]
     if len(values) < count:
+        _check_fill(values, count, element, shape)
         tensor = np.zeros(count, element.numpy) if element.enum != dtypes.STRING else np.full(count, b"", object)
         tensor[: len(values)] = values
         if len(values):
@@ -54,6 +62,18 @@ def to_proto(tensor: np.ndarray, as_content: bool, into: TensorProto) -> None:
         getattr(into, element.field).extend(parts.tolist())
     else:
         getattr(into, element.field).extend(flat.tolist())
+
+
+def _check_fill(values: np.ndarray, count: int, element: ElementType, shape: list[int]) -> None:
+    each = element.numpy.itemsize
+    if element.enum == dtypes.STRING:
+        each = _STRING_BYTES + (len(values[-1]) if len(values) else 0)
+    if count * each > MAX_FILLED_BYTES:
+        raise ServingError(
+            Code.RESOURCE_EXHAUSTED,
+            f"A tensor of shape {shape} came with {len(values)} of its {count} values; filled up it would take "
+            f"{count * each} bytes, {MAX_FILLED_BYTES} are allowed. Send all values, or a smaller shape.",
+        )
 
 
 def _from_field(proto: TensorProto, element: ElementType) -> np.ndarray:

@@ -123,9 +123,10 @@ class Servable:
         return [_as_array(result) for result in results]
 
     def close(self) -> None:
-        """Free the session. No call may be running."""
-        self._raw_session = None
+        """Free the session and let go of the graph. No call may be running, and none may come."""
         self._session.close()
+        self._session = self._raw_session = None
+        self._handles.clear()
 
     def _handle(self, name: str) -> object:
         handle = self._handles.get(name)

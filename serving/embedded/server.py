@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -79,8 +78,6 @@ class ModelServer:
             loop.add_signal_handler(number, stop.set)
         if not await self._load(stop):
             return
-        gc.collect()
-        gc.freeze()  # what is here now (TensorFlow above all) stays; collections look at requests only
         grpc_server = await self._start_grpc()
         http_server, http_task = self._start_http()
         print(self._ready_line(), flush=True)  # noqa: T201  # who started us waits for this line
@@ -99,7 +96,7 @@ class ModelServer:
         """Load what is configured; False when told to stop meanwhile."""
         if self._flags.file_system_poll_wait_seconds > 0:
             self._thread(self._manager.poll_forever, float(self._flags.file_system_poll_wait_seconds))
-        configured = asyncio.ensure_future(asyncio.to_thread(self._manager.configure, self._setup.models, True))
+        configured = asyncio.ensure_future(asyncio.to_thread(self._manager.configure, self._setup.models))
         stopped = asyncio.ensure_future(stop.wait())
         await asyncio.wait((configured, stopped), return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
@@ -115,20 +112,23 @@ class ModelServer:
         threading.Thread(target=work, args=(interval_s,), daemon=True).start()  # type: ignore[arg-type]
 
     def _poll_config(self, interval_s: float) -> None:
-        """Read the model config file again and again, and apply it when it has changed."""
+        """Read the model config file again and again; when it has changed apply it, again until that works."""
         file = Path(self._flags.model_config_file)
-        applied = self._setup.model_config_text
+        applied, problem = self._setup.model_config_text, ""
         pause = threading.Event()
         while not pause.wait(interval_s):
             try:
                 text = file.read_bytes()
                 if text == applied:
                     continue
-                applied = text
                 self._manager.configure(model_config.settings(model_config.from_flags(self._flags)))
-                log.info("Applied the changed %s", file)
             except (OSError, ServingError) as error:
-                log.error("Config file %s not applied: %s", file, error)
+                if str(error) != problem:
+                    problem = str(error)
+                    log.error("Config file %s not applied, trying again every %g s: %s", file, interval_s, error)
+            else:
+                applied, problem = text, ""
+                log.info("Applied the changed %s", file)
 
     async def _start_grpc(self) -> grpc.aio.Server | None:
         if not self._flags.port:

@@ -11,7 +11,7 @@ import enum
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -168,30 +168,26 @@ class VersionManager:
 
     # Configuration and polling
 
-    def configure(self, models: Mapping[str, ModelSettings], first: bool = False) -> None:
-        """Replace the config, and return when every model of it has a version in memory.
+    def configure(self, models: Mapping[str, ModelSettings]) -> None:
+        """Replace the config, and return when every model that is new in it has a version in memory.
+
+        As in the real server this waits for ever for a new model that has no version yet, and an error about a model
+        that does not load comes once: in the next call the model is no longer new.
 
         Args:
             models: the new config by model name. Models not in it are unloaded.
-            first: the server is starting.
 
         Raises:
-            ServingError: UNKNOWN where a model's versions all failed to load; FAILED_PRECONDITION for a label on a
-                version that is not there.
+            ServingError: FAILED_PRECONDITION for a label on a version that is not there, and nothing has changed;
+                UNKNOWN where a new model's versions all failed to load.
         """
-        if first and any(settings.labels for settings in models.values()) and not self._policy.labels_for_unavailable:
-            raise ServingError(
-                Code.FAILED_PRECONDITION,
-                "Model version labels cannot be assigned at start-up, before versions are available; "
-                "use --allow_version_labels_for_unavailable_models",
-            )
         with self._polling:
+            new = models.keys() - self._configured
             with self._changed:
+                self._check_labels(models)
                 for name, settings in models.items():
-                    if name in self._models:
-                        self._models[name].settings = settings
-                    else:
-                        self._models[name] = _ServedModel(settings)
+                    model = self._models.setdefault(name, _ServedModel(settings))
+                    model.settings, model.labels = settings, dict(settings.labels)
                 dropped = [model for name, model in self._models.items() if name not in models]
                 for model in dropped:
                     model.labels = {}
@@ -200,8 +196,7 @@ class VersionManager:
                 self._unload_stale(model)
             self._configured = set(models)
             self._poll_once()
-        self._wait_until_available(models)
-        self._assign_labels(models)
+        self._wait_until_available(new)
 
     def poll(self) -> None:
         """Look for new and vanished versions now."""
@@ -295,8 +290,8 @@ class VersionManager:
                 self._set_state(version, State.AVAILABLE)
                 log.info("Loaded {name: %s version: %d} in %.1f s", name, number, time.monotonic() - start)
                 return
-            first_line = failure.message.partition("\n")[0]
-            log.error("Loading {name: %s version: %d} failed: %s: %s", name, number, failure.code.name, first_line)
+            why = f"{failure.code.name}: {_first_line(failure.message)}"
+            log.error("Loading {name: %s version: %d} failed: %s", name, number, why)
             if attempt < attempts and not self._pause_before_retry(version, attempt):
                 break
         self._set_state(version, State.END, failure)
@@ -344,7 +339,7 @@ class VersionManager:
                 version.status.code, version.status.message = failure.code, failure.message
             self._changed.notify_all()
 
-    def _wait_until_available(self, models: Mapping[str, ModelSettings]) -> None:
+    def _wait_until_available(self, models: Collection[str]) -> None:
         """Wait until each model has a version that answers, or all of one's versions have failed."""
         with self._changed:
             while not self._stop.is_set():
@@ -360,31 +355,33 @@ class VersionManager:
                 self._changed.wait(1.0)
             else:
                 raise ServingError(Code.CANCELLED, "The server is stopping.")
-        failed = [(n, found) for n, found in states.items() if not any(s.state == State.AVAILABLE for s in found)]
+        failed = {n: found for n, found in states.items() if not any(s.state == State.AVAILABLE for s in found)}
         if failed:
-            names = "".join(f"{{name: {n} version: {max(s.version for s in found)}}}, " for n, found in failed)
-            reasons = "; ".join(s.message.partition("\n")[0] for _, found in failed for s in found)
-            raise ServingError(
-                Code.UNKNOWN, f"{len(failed)} servable(s) did not become available: {{{names}}} {reasons}"
+            details = "".join(
+                f"{{{{name: {name} version: {s.version}}} due to error: {s.code.name}: {_first_line(s.message)}}}, "
+                for name, found in failed.items()
+                for s in found
             )
+            raise ServingError(Code.UNKNOWN, f"{len(failed)} model(s) did not become available: {{{details}}}")
 
-    def _assign_labels(self, models: Mapping[str, ModelSettings]) -> None:
-        with self._changed:
-            for name, settings in models.items():
-                model = self._models[name]
-                for label, number in settings.labels.items():
-                    entry = model.versions.get(number)
-                    if entry is not None and entry.status.state == State.AVAILABLE:
-                        continue
-                    if self._policy.labels_for_unavailable and label not in model.labels:
-                        continue
+    def _check_labels(self, models: Mapping[str, ModelSettings]) -> None:
+        """Refuse labels on versions that are not available; a flag allows them where they move no label."""
+        for name, settings in models.items():
+            model = self._models.get(name, _ServedModel(settings))
+            for label, number in settings.labels.items():
+                entry = model.versions.get(number)
+                available = entry is not None and entry.status.state == State.AVAILABLE
+                moves = model.labels.get(label, number) != number
+                if not available and (moves or not self._policy.labels_for_unavailable):
                     raise ServingError(
                         Code.FAILED_PRECONDITION,
                         f"Request to assign label to version {number} of model {name}, which is not currently "
-                        "available for inference",
+                        "available for inference; --allow_version_labels_for_unavailable_models allows new labels",
                     )
-            for name, settings in models.items():
-                self._models[name].labels = dict(settings.labels)
+
+
+def _first_line(message: str) -> str:
+    return message.partition("\n")[0]
 
 
 def _copy(status: VersionStatus) -> VersionStatus:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -30,34 +32,41 @@ model_config_list {{
 
 
 class Adder:
-    """A runner that counts its runs and fails where a value is negative."""
+    """A runner that keeps what it was given, fails where a value is negative, and can be held."""
 
     def __init__(self) -> None:
-        self.sizes: list[int] = []
+        self.runs: list[list[int]] = []
+        self.entered, self.released = threading.Event(), threading.Event()
+        self.released.set()
 
     def run(self, feeds: Any, fetches: Any, timeout_ms: int | None = None) -> list[np.ndarray]:
         x = feeds["x:0"]
-        self.sizes.append(len(x))
+        self.runs.append(x.tolist())
+        self.entered.set()
+        assert self.released.wait(60)
         if (x < 0).any():
             raise ServingError(Code.INVALID_ARGUMENT, f"negative: {x.min()}")
         return [x + 1]
 
 
 def test_requests_are_merged_and_padded_and_a_bad_one_fails_alone() -> None:
-    settings = BatchingSettings(max_batch_size=8, batch_timeout_s=0.2, num_batch_threads=1, allowed_batch_sizes=(4, 8))
-    scheduler, adder = BatchScheduler(settings), Adder()
-    runner = BatchingRunner(adder, scheduler)
-    with ThreadPoolExecutor(5) as pool:
-        jobs = [pool.submit(runner.run, {"x:0": np.array([value])}, ["y:0"]) for value in (1, 2, -7, 3, 4)]
-        for value, job in zip((1, 2, -7, 3, 4), jobs, strict=True):
-            if value < 0:
-                with pytest.raises(ServingError, match="negative: -7"):
-                    job.result()
-            else:
-                assert job.result()[0].tolist() == [value + 1]
-    scheduler.stop()
-    assert adder.sizes[0] in (4, 8)
-    assert set(adder.sizes) <= {4, 8}
+    scheduler = BatchScheduler(BatchingSettings(max_batch_size=8, num_batch_threads=1, allowed_batch_sizes=(1, 4, 8)))
+    adder = Adder()
+    adder.released.clear()
+    first = scheduler.submit(adder, {"x:0": np.array([0])}, ["y:0"])
+    assert adder.entered.wait(60)  # the only thread is busy; what comes now queues up
+    values = (1, 2, -7, 3, 4)
+    answers = [scheduler.submit(adder, {"x:0": np.array([value])}, ["y:0"]) for value in values]
+    adder.released.set()
+    assert first.result(60)[0].tolist() == [1]
+    for value, answer in zip(values, answers, strict=True):
+        if value < 0:
+            with pytest.raises(ServingError, match="negative: -7"):
+                answer.result(60)
+        else:
+            assert answer.result(60)[0].tolist() == [value + 1]
+    alone = [[value] for value in values]
+    assert adder.runs == [[0], [1, 2, -7, 3, 4, 1, 1, 1], *alone]
 
 
 def test_limits_of_batching() -> None:
@@ -68,23 +77,21 @@ def test_limits_of_batching() -> None:
         BatchingRunner(Adder(), small).run({"x:0": np.float32(1)}, ["y:0"])
     with pytest.raises(ServingError, match="equal 0-dimension size"):
         BatchingRunner(Adder(), small).run({"x:0": np.zeros(1), "z:0": np.zeros(2)}, ["y:0"])
-    small.stop()
     splitting = BatchScheduler(
         BatchingSettings(max_batch_size=4, num_batch_threads=1, enable_large_batch_splitting=True)
     )
     assert BatchingRunner(Adder(), splitting).run({"x:0": np.arange(10)}, ["y:0"])[0].tolist() == list(range(1, 11))
-    splitting.stop()
 
 
 def test_a_full_queue_is_unavailable() -> None:
-    waiting = BatchScheduler(BatchingSettings(max_batch_size=2, batch_timeout_s=30, max_enqueued_batches=1))
+    waiting = BatchScheduler(BatchingSettings(max_batch_size=2, batch_timeout_s=3600, max_enqueued_batches=1))
     adder = Adder()
     first = waiting.submit(adder, {"x:0": np.array([1])}, ["y:0"])
     with pytest.raises(ServingError) as caught:
         waiting.submit(adder, {"x:0": np.array([1, 2])}, ["y:0"])
     assert caught.value.code == Code.UNAVAILABLE
-    waiting.stop()  # runs what is queued
-    assert first.result(0)[0].tolist() == [2]
+    waiting.submit(adder, {"x:0": np.array([5])}, ["y:0"])  # makes the batch full, so that it runs now
+    assert first.result(60)[0].tolist() == [2]
 
 
 @pytest.fixture(scope="module")
@@ -162,10 +169,26 @@ def test_tensor_content_and_health(batching: Any) -> None:
         assert stub.Predict(message, timeout=60).outputs["raw_bytes"].tensor_content == content
         health = channel.unary_unary("/grpc.health.v1.Health/Check")
         assert health(b"", timeout=60) == b"\x08\x01"
+        named = b"\x0a\x01x"  # HealthCheckRequest{service: "x"}
+        with pytest.raises(grpc.RpcError, match="service name unknown") as caught:
+            health(named, timeout=60)
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        for question, answer in ((b"", b"\x08\x01"), (named, b"\x08\x03")):  # SERVING, SERVICE_UNKNOWN
+            stream = channel.unary_stream("/grpc.health.v1.Health/Watch")(question, timeout=60)
+            assert next(stream) == answer
+            stream.cancel()
 
 
 def test_a_changed_config_file_is_applied(batching: Any, toolbox: Any) -> None:
+    """First it asks for what is not there yet; when that comes the file does not change again."""
     file = Path(next(flag.split("=", 1)[1] for flag in batching.process.args if "model_config_file=" in flag))
-    file.write_text(file.read_text().replace("value: 1", "value: 2"))
+    file.write_text(file.read_text().replace("value: 1", "value: 5"))
+    problem = (
+        "not applied, trying again every 1 s: FAILED_PRECONDITION: Request to assign label to version 5 of model m"
+    )
+    toolbox.wait_until(lambda: problem in batching.log.read_text(), "the refusal")
+    assert batching.post("m/labels/stable:predict", {"instances": [0.0]}).json() == {"predictions": [2.0]}
+    toolbox.publish(file.parent / "m", 5, addend=3)
     answer = {"predictions": [3.0]}
     toolbox.wait_until(lambda: batching.post("m/labels/stable:predict", {"instances": [0.0]}).json() == answer)
+    assert batching.log.read_text().count("not applied") == 1

@@ -17,6 +17,8 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from serving.embedded.flags import cpu_count
+
 
 def request(signature: str = "", model: str = "m", **inputs: Any) -> predict_pb2.PredictRequest:
     message = predict_pb2.PredictRequest()
@@ -141,6 +143,28 @@ def test_deadline(prediction_stub: Any) -> None:
         grpc.StatusCode.DEADLINE_EXCEEDED
     )
     assert prediction_stub.Predict(request(x=np.float32([1])), timeout=60).outputs["y"].float_val[0] == 2.5
+
+
+def test_status_does_not_wait_behind_predictions(
+    server: Any, prediction_stub: Any, model_stub: Any, toolbox: Any
+) -> None:
+    endless = request("slow", steps=np.float32([1e9]))
+    busy = [prediction_stub.Predict.future(endless, timeout=10) for _ in range(4 * cpu_count())]
+
+    def every_worker_is_busy() -> bool:
+        try:
+            prediction_stub.Predict(request(x=np.float32([1])), timeout=0.5)
+        except grpc.RpcError:
+            return True
+        return False
+
+    toolbox.wait_until(every_worker_is_busy)
+    assert server.states() == {1: "AVAILABLE"}
+    status = get_model_status_pb2.GetModelStatusRequest()
+    status.model_spec.name = "m"
+    assert model_stub.GetModelStatus(status, timeout=60).model_version_status[0].version == 1
+    assert not any(call.done() for call in busy)
+    assert {call.code() for call in busy} == {grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
 def test_classify_regress_and_both_at_once(prediction_stub: Any) -> None:

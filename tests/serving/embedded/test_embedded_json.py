@@ -39,7 +39,8 @@ def failure(body: bytes, **wanted: str) -> str:
         (b'"\\ud83d\\ude00"', "\N{GRINNING FACE}"),
         (b'"\xff"', "\udcff"),
         (b"[18446744073709551615]", [2**64 - 1]),
-        (b"[1e308]", [1e308]),
+        (b"[1e308, 1%s]" % (b"0" * 308), [1e308, 1e308]),
+        (b'["%s"]' % (b"9" * 400), ["9" * 400]),
         (b' [ { } , [ ] , null , true , false , "" ] ', [{}, [], None, True, False, ""]),
     ],
 )
@@ -60,6 +61,9 @@ def test_json_is_read_as_rapidjson_reads_it(text: bytes, value: object) -> None:
         (b'"abc', "Missing a closing quotation mark in string. at offset: 0"),
         (b'["\\ud800x"]', "The surrogate pair in string is invalid. at offset: 2"),
         (b'["\\x"]', "Invalid escape character in string. at offset: 2"),
+        (b'{"examples": [{"x": 1e999}]}', "Number too big to be stored in double. at offset: 20"),
+        (b'{"unknown": [-1e999], "inputs": 1}', "Number too big to be stored in double. at offset: 13"),
+        (b"[%s]" % (b"9" * 400), "Number too big to be stored in double. at offset: 1"),
     ],
 )
 def test_broken_json_is_refused_in_rapidjsons_words(text: bytes, message: str) -> None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.client
+import json
+import os
 import shutil
+import signal
+import socket
 import threading
-import time
+import weakref
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
+
+from serving.embedded import setup
+from serving.embedded.flags import Flags
+from serving.embedded.servable import Servable
+from serving.embedded.server import ModelServer
 
 FAST = ("--max_num_load_retries=0", "--file_system_poll_wait_seconds=1")
 
@@ -136,15 +147,84 @@ def test_reload_with_policies_labels_and_a_second_model(
         assert changing.post("other:predict", {"instances": [1]}).status_code == 404
 
 
+def test_reloads_that_hang_keep_no_other_from_starting(changing: Any, base: Path, tmp_path: Path) -> None:
+    """A new model without a version is waited for without end, as in the real server."""
+
+    def config(*models: tuple[str, Path]) -> Any:
+        request = model_management_pb2.ReloadConfigRequest()
+        for name, path in models:
+            request.config.model_config_list.config.add(name=name, base_path=str(path), model_platform="tensorflow")
+        return request
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with changing.channel() as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        more_than_asyncios_threads = 33
+        hanging = [
+            stub.HandleReloadConfigRequest.future(config(("m", base), (f"empty{number}", empty)), timeout=120)
+            for number in range(more_than_asyncios_threads)
+        ]
+        assert stub.HandleReloadConfigRequest(config(("m", base)), timeout=60).status.error_code == 0
+        for call in hanging:
+            call.cancel()
+    assert value(changing) == 3.0
+
+
+def test_a_reload_says_why_a_new_model_did_not_load(changing: Any, base: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad" / "8").mkdir(parents=True)
+    request = model_management_pb2.ReloadConfigRequest()
+    for name, path in (("m", base), ("bad", tmp_path / "bad")):
+        request.config.model_config_list.config.add(name=name, base_path=str(path), model_platform="tensorflow")
+    with changing.channel() as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.HandleReloadConfigRequest(request, timeout=60)
+        assert caught.value.code() == grpc.StatusCode.UNKNOWN
+        assert caught.value.details().startswith(
+            "1 model(s) did not become available: {{{name: bad version: 8} due to error: NOT_FOUND: Could not find"
+        )
+        # "bad" is no longer new, and does not stand in the way of what else is asked for.
+        assert stub.HandleReloadConfigRequest(request, timeout=60).status.error_code == 0
+
+
 def test_a_graceful_stop_finishes_what_is_in_flight(changing: Any) -> None:
     """The last test of this server."""
-    answers: list[Any] = []
-    body = {"signature_name": "slow", "instances": [20_000]}
-    slow = threading.Thread(target=lambda: answers.append(changing.post("m:predict", body)))
-    slow.start()
-    time.sleep(0.5)
-    assert not answers, "the request has to be in flight for this test"
-    assert changing.stop() == 0
-    slow.join()
-    assert answers[0].json() == {"predictions": [20_000.0]}
+    body = b'{"signature_name": "slow", "instances": [10000]}'
+    head = "POST /v1/models/m:predict HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", changing.rest_port), timeout=60) as raw:
+        raw.sendall(head.format(len(body)).encode())
+        assert raw.recv(1000).startswith(b"HTTP/1.1 100")  # the server has the request, and reads on
+        raw.sendall(body)
+        assert changing.stop() == 0
+        answer = http.client.HTTPResponse(raw)
+        answer.begin()
+        assert json.loads(answer.read()) == {"predictions": [10000.0]}
     assert "Traceback" not in changing.log.read_text()
+
+
+def test_a_replaced_version_leaves_the_memory(toolbox: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first version too: what the garbage collector does not see (gc.freeze) would stay until the end."""
+    graphs: list[weakref.ref[Any]] = []
+    make = Servable.__init__
+
+    def remember(self: Servable, session: Any, meta_graph: Any) -> None:
+        graphs.append(weakref.ref(session.graph))
+        make(self, session, meta_graph)
+
+    monkeypatch.setattr(Servable, "__init__", remember)
+    toolbox.publish(tmp_path / "m", 1)
+    settings = Flags(port=0, rest_api_port=0, model_base_path=str(tmp_path / "m"))
+
+    async def swap() -> None:
+        running = asyncio.ensure_future(ModelServer(settings, setup.prepare(settings)).run())
+        try:
+            await asyncio.to_thread(toolbox.wait_until, lambda: graphs, "version 1")
+            toolbox.publish(tmp_path / "m", 2, addend=3)
+            await asyncio.to_thread(toolbox.wait_until, lambda: graphs[0]() is None, "the end of version 1")
+            assert graphs[1]() is not None
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await running
+
+    asyncio.run(swap())

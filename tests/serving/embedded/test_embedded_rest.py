@@ -191,15 +191,6 @@ def test_a_large_body(server: Any) -> None:
     assert answer.json() == {"predictions": [[2.25] * 400_000] * 2}
 
 
-def test_status_does_not_wait_behind_predictions(server: Any) -> None:
-    with ThreadPoolExecutor(12) as pool:
-        body = {"signature_name": "slow", "instances": [1000]}
-        slow = [pool.submit(server.post, "m:predict", body) for _ in range(12)]
-        assert server.states() == {1: "AVAILABLE"}
-        assert not all(job.done() for job in slow)
-        assert [job.result().json() for job in slow] == [{"predictions": [1000.0]}] * 12
-
-
 def test_metrics(server: Any) -> None:
     server.post("m:predict", {"instances": [1]})
     server.post("nope:predict", {"instances": [1]})

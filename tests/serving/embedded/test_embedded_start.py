@@ -61,7 +61,10 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path, toolbox: Any) -> None:
     server = toolbox.launch(tmp_path / "log", f"--model_base_path={tmp_path / 'm'}", "--max_num_load_retries=0")
     assert server.process.wait(90) == 1
     text = server.log.read_text()
-    assert "1 servable(s) did not become available: {{name: default version: 1}, }" in text
+    expected = (
+        "1 model(s) did not become available: {{{name: default version: 1} due to error: NOT_FOUND: Could not find"
+    )
+    assert expected in text
     assert "Traceback" not in text
 
 
