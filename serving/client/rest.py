@@ -30,7 +30,9 @@ class ServingClient(BaseClient):
         verify: path of a private CA's certificates; False accepts any certificate (for tests only).
 
     A predict answer over REST does not say which version made it. So the client asks which version is meant, about
-    once a second, and addresses it by number: `Prediction.version` is the version that answered, not a guess.
+    once a second, and addresses it by number: `Prediction.version` is the version that answered, not a guess. Only
+    where several servers stand behind the URL and do not agree (while a new version reaches one after the other) it is
+    None: the answer is the one that counts then.
     """
 
     def __init__(
@@ -90,18 +92,29 @@ class ServingClient(BaseClient):
             "inputs": {feature: [{"b64": base64.b64encode(value).decode()} for value in values]},
         }
         explicit = version if version is not None else self.version
-        asked = explicit if explicit is not None else self._resolve()
+        if explicit is not None:
+            return self._post(explicit, body)
+        asked = self._resolve()
         try:
             return self._post(asked, body)
         except NotFound:
             # The version went out of service after it was resolved: another took its place.
-            newer = None if explicit is not None else self._resolve(stale=asked)
-            if newer is None or newer == asked:
-                raise
-        return self._post(newer, body)
+            newer = self._resolve(stale=asked)
+        if newer != asked:
+            try:
+                return self._post(newer, body)
+            except NotFound:
+                pass
+        # Who answers about versions is not who answers this: several servers, not yet on one version.
+        return self._post(None, body)
 
-    def _post(self, version: int, body: object) -> Answer:
-        answer, latency_ms = self._http.call("POST", f"{self._path}/versions/{version}:predict", body)
+    def _post(self, version: int | None, body: object) -> Answer:
+        path = self._path
+        if version is not None:
+            path += f"/versions/{version}"
+        elif self.label is not None:
+            path += f"/labels/{quote(self.label, safe='')}"
+        answer, latency_ms = self._http.call("POST", f"{path}:predict", body)
         outputs = answer.get("outputs")
         if not isinstance(outputs, dict):
             raise BadResponse(f"expected an object under 'outputs', got the keys {sorted(answer)}")

@@ -42,10 +42,12 @@ class FakeServing:
     Attributes:
         faults: played before the contract, one a POST.
         versions: version -> state.
+        replicas: `versions` of several servers behind one address that takes them in turn; instead of `versions`.
         predicted_by: (signature, version, number of images) of every predict request that was answered.
     """
 
     versions: dict[int, str] = field(default_factory=lambda: {1: "AVAILABLE"})
+    replicas: list[dict[int, str]] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     names: tuple[str, ...] = NAMES
     user: str = USER
@@ -82,6 +84,8 @@ class Handler(BaseHTTPRequestHandler):
         self._handle(self.rfile.read(int(self.headers["Content-Length"])))
 
     def _handle(self, body: bytes) -> None:
+        if self.fake.replicas:
+            self.fake.versions = self.fake.replicas[len(self.fake.requests) % len(self.fake.replicas)]
         self.fake.requests.append((self.command, self.path, len(body)))
         if self.command == "POST" and self.fake.faults:
             self.fake.faults.popleft()(self)
@@ -145,9 +149,13 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def _predict(self, request: dict[str, object]) -> None:
-        version = int(self.path.split("/")[5].split(":")[0])
+        _, _, _, model, *which = self.path.removesuffix(":predict").split("/")
+        if not which:
+            version = max(number for number, state in self.fake.versions.items() if state == "AVAILABLE")
+        else:
+            version = self.fake.labels[which[1]] if which[0] == "labels" else int(which[1])
         if self.fake.versions.get(version) != "AVAILABLE":
-            error = f"Servable not found for request: Specific(fashion_mnist, {version})"
+            error = f"Servable not found for request: Specific({model}, {version})"
             self.answer(404, {"error": error})
             return
         signature = request["signature_name"]

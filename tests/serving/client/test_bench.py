@@ -17,6 +17,7 @@ from serving.client import ServingClient, ServingError
 CHECKOUT = Path(__file__).resolve().parents[3]
 USER, PASSWORD = "vitrine", "a-password-of-32-characters-long"
 START_S = 90
+WINDOWS_S = (0.3, 3, 30)  # a longer one where a busy machine answers nothing in the shorter
 REQUESTS = [("REST predict", 1), ("REST predict", 8), ("REST predict", 32), ("gRPC predict", 1), ("gRPC explain", 1)]
 
 
@@ -103,8 +104,12 @@ def bench(tmp_path, monkeypatch, capsys):
     def run(*arguments, **environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        code = main(["bench", "--seconds", "0.3", *arguments])
-        return code, *capsys.readouterr()
+        for seconds in WINDOWS_S:
+            code = main(["bench", "--seconds", str(seconds), *arguments])
+            outcome = code, *capsys.readouterr()
+            if all(run["requests"] or run["errors"] for file in Path().rglob("*.json") for run in report(file)["runs"]):
+                break
+        return outcome
 
     return run
 
@@ -119,16 +124,17 @@ def test_measures_gateway_and_model_server(bench, stack):
     header, *lines = out.splitlines()
     assert header.split()[:4] == ["target", "request", "connections", "requests/s"]
     assert len({len(line) for line in [header, *lines]}) == 1  # aligned: numbers end where their heading ends
-    runs = report()["runs"]
+    runs, seconds = report()["runs"], report()["seconds"]
     expected = [(target, *request) for target in ("gateway", "model server") for request in REQUESTS]
     assert [(run["target"], run["request"], run["connections"]) for run in runs] == expected
     assert len(lines) == len(runs)
     for run in runs:
         assert run["errors"] == 0
         assert run["requests"] > 0
-        assert run["requests_per_s"] == pytest.approx(run["requests"] / 0.3, abs=0.01)
+        assert run["requests_per_s"] == pytest.approx(run["requests"] / seconds, abs=0.01)
         assert 0 < run["p50_ms"] <= run["p95_ms"] <= run["p99_ms"]
-    assert (report()["model"], report()["version"], report()["seconds"]) == ("tiny", 1, 0.3)
+    assert (report()["model"], report()["version"]) == ("tiny", 1)
+    assert seconds in WINDOWS_S
     assert PASSWORD not in out + Path("reports/bench.json").read_text(encoding="utf-8")
 
 

@@ -222,6 +222,29 @@ def test_swap_between_lookup_and_request_loses_nothing(fake, png):
         assert client.predict(png())[0].version == 2
 
 
+def test_servers_that_do_not_agree_on_the_version_answer(fake, png):
+    """One server has swapped, the other has not; they are asked in turn."""
+    fake.replicas = [{1: "END", 2: "AVAILABLE"}, {1: "AVAILABLE"}]
+    with fake.client() as client:
+        for _ in range(5):
+            told = client.predict(png())[0].version
+            answered_by = fake.predicted_by[-1][1]
+            assert told in (None, answered_by)
+        fake.replicas = fake.replicas[:1]
+        client.predict(png())
+        assert client.predict(png())[0].version == 2
+
+
+def test_a_label_stays_a_label_where_servers_do_not_agree(fake, png):
+    fake.labels = {"stable": 1}
+    both = {1: "AVAILABLE", 2: "AVAILABLE"}
+    fake.replicas = [both, {2: "AVAILABLE"}, both]
+    with fake.client(label="stable") as client:
+        client.predict(png())
+    assert fake.requests[-1][1].endswith("/labels/stable:predict")
+    assert [version for _, version, _ in fake.predicted_by] == [1]
+
+
 def test_explicit_version_is_never_replaced(fake, png):
     with fake.client(version=7) as client, pytest.raises(NotFound, match="7"):
         client.predict(png())
