@@ -93,6 +93,8 @@ def test_a_visit(app_url, serving, tab, tmp_path):
 
     steps.choose_sample(tab, 0)
     assert steps.predicted(tab) == "Ankle boot"
+    said_to_screen_readers = tab.get_by_role("status").filter(has_text="Ankle boot")
+    expect(said_to_screen_readers.get_by_role("heading", level=2)).to_have_text("Ankle boot")
     expect(tab.get_by_text("Right: the true label is Ankle boot")).to_be_visible()
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     tab.screenshot(path=ARTIFACTS / "ui_gallery.png")

@@ -9,6 +9,8 @@ import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from serving.client import overlay
+from serving.client.colormaps import diverging
 from ui import service
 
 BOOT = 0  # test image 0 is an ankle boot
@@ -130,6 +132,8 @@ def test_contrast_with_a_second_class(page, serving):
     # -2..6 for the boot, -1 everywhere for the others: the raw numbers are the difference.
     assert "+7.00</td>" in html(page)
     assert "-1.00</td>" in html(page)
+    strongest = " ".join(map(str, diverging(overlay.PAINTED_RANGE).tolist()))
+    assert f"rgb({strongest}))" in html(page), "the legend ends in the strongest colour of the drawing"
 
 
 def test_the_raw_grid_shows_the_signed_values(page, serving):
