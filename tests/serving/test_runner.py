@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from stack_helpers import ROOT, bare_environment, processes_in, wait_until
+from stack_helpers import ROOT, bare_environment, kill_all_in, processes_in, wait_until
 
 from serving.runner import parse_procfile
 
@@ -23,6 +25,12 @@ print(runner.run(commands, ["true"], os.environ, Path.cwd()))
 STAY = "exec sleep 1000"
 
 
+@pytest.fixture
+def folder(tmp_path) -> Iterator[Path]:
+    yield tmp_path
+    kill_all_in(tmp_path)
+
+
 def run(folder, *commands: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     environment = bare_environment() | {"PYTHONPATH": str(ROOT)}
     command = [*prefix, sys.executable, "-c", SCRIPT, *commands]
@@ -32,32 +40,32 @@ def run(folder, *commands: str, prefix: tuple[str, ...] = ()) -> subprocess.Comp
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_while_the_commands_start(tmp_path, number):
-    done = run(tmp_path, f"kill -{number} $PPID; {STAY}", STAY, STAY)
+def test_a_signal_while_the_commands_start(folder, number):
+    done = run(folder, f"kill -{number} $PPID; {STAY}", STAY, STAY)
     assert (done.returncode, done.stdout) == (0, "None\n")
-    assert processes_in(tmp_path) == []
+    assert processes_in(folder) == []
 
 
-def test_a_killed_runner(tmp_path):
-    assert run(tmp_path, STAY, STAY, f"sleep 1; kill -KILL $PPID; {STAY}").returncode == -signal.SIGKILL
-    wait_until(lambda: processes_in(tmp_path) == [], "its commands outlived it")
+def test_a_killed_runner(folder):
+    assert run(folder, STAY, STAY, f"sleep 1; kill -KILL $PPID; {STAY}").returncode == -signal.SIGKILL
+    wait_until(lambda: processes_in(folder) == [], "its commands outlived it")
 
 
 @pytest.mark.parametrize(("last", "how"), [("exit 3", "exit status 3"), ("kill -9 $$", "SIGKILL")])
-def test_a_command_that_ends_ends_all_and_is_named(tmp_path, last, how):
-    done = run(tmp_path, STAY, f"echo why; {last}")
+def test_a_command_that_ends_ends_all_and_is_named(folder, last, how):
+    done = run(folder, STAY, f"echo why; {last}")
     assert done.stdout == f"command1 | why\ncommand1 ended ({how}); its lines above say why\n"
-    assert processes_in(tmp_path) == []
+    assert processes_in(folder) == []
 
 
-def test_a_command_that_will_not_end(tmp_path):
-    run(tmp_path, "trap '' TERM; while :; do sleep 0.1; done", "exit 1")
-    assert processes_in(tmp_path) == []
+def test_a_command_that_will_not_end(folder):
+    run(folder, "trap '' TERM; while :; do sleep 0.1; done", "exit 1")
+    assert processes_in(folder) == []
 
 
-def test_under_nohup_a_closed_terminal_does_not_end_it(tmp_path):
+def test_under_nohup_a_closed_terminal_does_not_end_it(folder):
     nohup = ("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")
-    assert "exit status 4" in run(tmp_path, "kill -HUP $PPID; sleep 1; exit 4", prefix=nohup).stdout
+    assert "exit status 4" in run(folder, "kill -HUP $PPID; sleep 1; exit 4", prefix=nohup).stdout
 
 
 def test_no_path_takes_the_procfile_apart(tmp_path):

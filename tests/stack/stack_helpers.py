@@ -118,9 +118,7 @@ def running(checkout: Path, command: list[str], **environment: str) -> Iterator[
         try:
             yield run
         finally:
-            for pid in processes_in(checkout):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            kill_all_in(checkout)
             run.reader.join(10)
 
 
@@ -156,6 +154,12 @@ def processes_in(folder: Path) -> list[int]:
             if folder in (cwd, *cwd.parents):
                 found.append(int(entry.name))
     return found
+
+
+def kill_all_in(folder: Path) -> None:
+    for pid in processes_in(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def wait_until(condition: Callable[[], bool], problem: str, run: Run | None = None) -> None:
