@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from stack_helpers import MAKE_UP, Stack, checkout, processes_in, running, wait_until
+
+
+_own_dataset = Path(__file__).resolve().parents[1] / ".venv" / "fashion-mnist"  # unpacked by prepare.py
+if _own_dataset.is_dir():
+    os.environ.setdefault("FASHION_MNIST_DIR", str(_own_dataset))
 
 
 @pytest.fixture(scope="session")

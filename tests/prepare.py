@@ -1,6 +1,7 @@
-"""Fetches what the tests use beyond PyPI: Chromium and the Fashion-MNIST files, from Debian where we are root.
+"""Fetches what the tests use beyond PyPI from Debian: Chromium, where we are root, and the Fashion-MNIST files.
 
-Elsewhere it says what is missing; the tests that need it then say so in one line each.
+Elsewhere it says what is missing; the tests that need Chromium then say so in one line each, and the dataset is
+downloaded where Keras' copy can be reached.
 """
 
 from __future__ import annotations
@@ -9,30 +10,60 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "ui"))
 from browser_steps import find_chromium  # noqa: E402 - only now is it found
 
-PACKAGES = {
-    "chromium": find_chromium,
-    "dataset-fashion-mnist": lambda: (
-        bool(os.environ.get("FASHION_MNIST_DIR")) or Path("/usr/share/datasets/fashion-mnist").is_dir()
-    ),
-}
+DEBIAN_DATASET = Path("/usr/share/datasets/fashion-mnist")
+OWN_DATASET = Path(__file__).resolve().parents[1] / ".venv" / "fashion-mnist"  # conftest.py points the tests there
+DATASET = "dataset-fashion-mnist"
 
 
 def main() -> None:
-    missing = [name for name, is_here in PACKAGES.items() if not is_here()]
+    missing = [] if find_chromium() else ["chromium"]
+    if not (os.environ.get("FASHION_MNIST_DIR") or DEBIAN_DATASET.is_dir() or OWN_DATASET.is_dir()):
+        missing.append(DATASET)
     if not missing:
         return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        print(f"not here and not installed (that needs root on Debian): {', '.join(missing)}")
+    if not shutil.which("apt-get"):
+        print(f"not here, and without Debian's apt-get not installed: {', '.join(missing)}")
         return
-    print(f"installing {', '.join(missing)}", flush=True)
-    quiet = {"stdout": subprocess.DEVNULL, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
-    subprocess.run(["apt-get", "update", "-qq"], check=True, **quiet)
-    subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], check=True, **quiet)
+    try:
+        fetch(missing)
+    except subprocess.CalledProcessError as error:
+        print(f"not fetched: {', '.join(missing)} ({error})")
+
+
+def fetch(missing: list[str]) -> None:
+    if os.geteuid() == 0:
+        print(f"installing {', '.join(missing)}", flush=True)
+        apt_get("update")
+        apt_get("install", "-y", "--no-install-recommends", *missing)
+        return
+    if "chromium" in missing:
+        print("not here, and not installed without root: chromium")
+    if DATASET in missing:
+        unpack_dataset()
+
+
+def unpack_dataset() -> None:
+    """Takes the files out of Debian's package, which needs no root."""
+    print(f"unpacking {DATASET} to {OWN_DATASET}", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        options = (f"-oDir::State={scratch}", f"-oDir::Cache={scratch}")
+        (Path(scratch) / "lists/partial").mkdir(parents=True)
+        apt_get(*options, "update")
+        apt_get(*options, "download", DATASET, cwd=scratch)
+        package = next(Path(scratch).glob("*.deb"))
+        subprocess.run(["dpkg-deb", "-x", str(package), scratch], check=True)
+        shutil.move(Path(scratch) / DEBIAN_DATASET.relative_to("/"), OWN_DATASET)
+
+
+def apt_get(*arguments: str, cwd: str | None = None) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "-qq", *arguments], check=True, cwd=cwd, env=environment, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
