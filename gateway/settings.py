@@ -117,8 +117,12 @@ def _count(name: str, value: str) -> int:
 def _host(name: str, value: str) -> str:
     if not all(letter.isalnum() or letter in ".:-_[]*" for letter in value):
         raise GatewayError(f"{name}={value}: expected a host name or an address")
-    # nginx asks DNS, which does not know this name.
-    return "127.0.0.1" if value == "localhost" else value
+    if value == "localhost":
+        return "127.0.0.1"  # nginx asks DNS, which does not know this name
+    try:
+        return f"[{ipaddress.IPv6Address(value)}]"  # nginx reads a bare one as host:port
+    except ValueError:
+        return value
 
 
 def _one_of(name: str, value: str, choices: Mapping[str, object]) -> str:

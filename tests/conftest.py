@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from stack_helpers import MAKE_UP, Stack, checkout, processes_in, running, wait_until
 
-
 _own_dataset = Path(__file__).resolve().parents[1] / ".venv" / "fashion-mnist"  # unpacked by prepare.py
 if _own_dataset.is_dir():
     os.environ.setdefault("FASHION_MNIST_DIR", str(_own_dataset))

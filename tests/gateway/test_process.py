@@ -205,6 +205,16 @@ def test_with_tls_the_cleartext_port_is_for_this_machine_only(start_gateway, por
         assert "in the clear" not in (own.users_file.parents[1] / "log").read_text()
 
 
+@pytest.mark.parametrize("bind", ["::1", "[::1]"])
+def test_an_ipv6_address_with_and_without_brackets(start_gateway, ports, certificate, bind):
+    addresses = Path("/proc/net/if_inet6")
+    if not addresses.exists() or " lo\n" not in addresses.read_text():
+        pytest.skip("this machine has no IPv6 loopback")
+    tls = {"TLS_CERT": certificate / "cert.pem", "TLS_KEY": certificate / "key.pem"}
+    with start_gateway(**ports, **tls, GATEWAY_BIND=bind) as own, socket.socket(socket.AF_INET6) as probe:
+        probe.connect(("::1", own.tls_port))
+
+
 def test_without_tls_one_line_warns_of_a_network(start_gateway, ports):
     with start_gateway(**ports, GATEWAY_BIND="0.0.0.0") as own:
         log = own.users_file.parents[1] / "log"

@@ -117,7 +117,7 @@ def test_a_bad_image_is_refused_and_harms_nobody(stack, name):
     data = bad_images()[name]
     response = stack.predict(requests, {"instances": [b64(data)]})
     assert response.status_code == 400, response.text
-    assert re.search("image_bytes: expected|Invalid (PNG|JPEG) data|out of bounds", response.json()["error"])
+    assert re.search("image_bytes: expected|Invalid (PNG|JPEG) data", response.json()["error"])
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "fashion_mnist"
     request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([data]))
