@@ -247,6 +247,7 @@ def _first_frame(gif: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Te
     )
     with tf.control_dependencies([is_image]), _size_checked(height, width), _size_checked(screen_height, screen_width):
         end = skip_sub_blocks(tf.minimum(at + 10 + color_table(data[at + 9]) + 1, length))
+        gif = tf.identity(gif)  # what is cut out of it below waits for the checks
     size, trailer = tf.strings.substr(gif, at + 5, 4), b"\x3b"
     frame = tf.strings.substr(gif, 0, end) + trailer
     frame = _overwritten(_overwritten(frame, 6, size), at + 1, b"\0\0\0\0")  # the frame becomes the whole
@@ -263,10 +264,9 @@ def _first_frame(gif: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Te
 
 
 def _overwritten(data: tf.Tensor, at: tf.Tensor | int, new: tf.Tensor | bytes) -> tf.Tensor:
-    rest = at + tf.strings.length(new)
-    return tf.strings.join(
-        [tf.strings.substr(data, 0, at), new, tf.strings.substr(data, rest, tf.strings.length(data) - rest)]
-    )
+    length = tf.strings.length(data)
+    rest = tf.minimum(at + tf.strings.length(new), length)  # the file may be truncated
+    return tf.strings.join([tf.strings.substr(data, 0, at), new, tf.strings.substr(data, rest, length - rest)])
 
 
 def _exif_orientation(jpeg: tf.Tensor) -> tf.Tensor:

@@ -212,6 +212,12 @@ def test_no_image(content):
         decoded(content)
 
 
+@pytest.mark.parametrize("content", [b"GIF89a\1\0\1\0" + bytes(3), b"GIF89a\1\0\1\0\0\0\0\x2c" + bytes(4)])
+def test_a_gif_that_ends_early_is_refused_in_our_words(content):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image_bytes: expected"):
+        decoded(content)
+
+
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "BMP"])
 @pytest.mark.parametrize("share", [0.05, 0.2])
 def test_truncated_files_are_refused(file_format, share):
