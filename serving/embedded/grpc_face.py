@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import grpc
 import numpy as np
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -25,9 +25,10 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
-from serving.embedded import examples, inference, messages, metrics, model_config
+from serving.embedded import examples, inference, messages, metrics
+from serving.embedded.config_reloader import ConfigReloader
 from serving.embedded.errors import Code, ServingError, from_exception, grpc_message, invalid_argument
-from serving.embedded.inference import Classification
+from serving.embedded.inference import Classification, Task
 from serving.embedded.proto_tensors import from_proto, to_proto
 from serving.embedded.versions import VersionManager
 
@@ -40,21 +41,46 @@ _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _SERVING, _SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x03"
 
 
-def server(manager: VersionManager, executor: Executor, as_content: bool, health: bool) -> grpc.aio.Server:
+def server(
+    manager: VersionManager, configs: ConfigReloader, executor: Executor, as_content: bool, health: bool
+) -> grpc.aio.Server:
     """Make the server, without ports. No limit on message sizes; a port that is taken is an error."""
     options = [
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
         ("grpc.so_reuseport", 0),
     ]
-    made = grpc.aio.server(options=options)
+    made = grpc.aio.server(options=options, interceptors=(_Decoding(),))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(manager, executor, as_content), made
     )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(manager), made)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(manager, configs), made)
     if health:
         made.add_generic_rpc_handlers((_health_handler(),))
     return made
+
+
+class _Decoding(grpc.aio.ServerInterceptor):
+    """Decodes requests: bytes that are no message are INTERNAL, as from a C++ server; grpc.aio says UNKNOWN."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        """Put the decoding into the handler, where a failure can be answered."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_deserializer is None:
+            return handler
+
+        async def decode_and_handle(data: bytes, context: Context) -> Any:
+            try:
+                request = handler.request_deserializer(data)
+            except DecodeError as error:
+                await context.abort(grpc.StatusCode.INTERNAL, grpc_message(str(error)))
+            return await handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(decode_and_handle, None, handler.response_serializer)
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -151,19 +177,14 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def _multi_infer(
         self, request: inference_pb2.MultiInferenceRequest, timeout_ms: int | None
     ) -> inference_pb2.MultiInferenceResponse:
-        if not request.tasks:
-            raise invalid_argument("Inference request must have at least one task")
-        names = [task.model_spec.name for task in request.tasks]
-        if not all(names):
-            raise invalid_argument("Found ModelSpec with an empty model name.")
-        if len(set(names)) > 1:
-            raise invalid_argument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
-        tasks = [(task.model_spec.signature_name, task.method_name) for task in request.tasks]
-        with _use(self._manager, request.tasks[0].model_spec) as model:
+        tasks = [
+            Task(task.model_spec.name, task.model_spec.signature_name, task.method_name) for task in request.tasks
+        ]
+        with _use(self._manager, request.tasks[0].model_spec if request.tasks else ModelSpec()) as model:
             answers = inference.multi_infer(model, tasks, examples.from_input(request.input), timeout_ms)
         response = inference_pb2.MultiInferenceResponse()
-        for (signature, _), answer in zip(tasks, answers, strict=True):
-            name = signature or inference.DEFAULT_SIGNATURE
+        for task, answer in zip(tasks, answers, strict=True):
+            name = task.signature or inference.DEFAULT_SIGNATURE
             result = response.results.add(model_spec=messages.model_spec(model.name, model.version, name))
             if isinstance(answer, Classification):
                 _fill_classification(result.classification_result, answer)
@@ -192,8 +213,9 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """GetModelStatus and HandleReloadConfigRequest."""
 
-    def __init__(self, manager: VersionManager) -> None:
+    def __init__(self, manager: VersionManager, configs: ConfigReloader) -> None:
         self._manager = manager
+        self._configs = configs
 
     async def GetModelStatus(  # noqa: N802
         self, request: get_model_status_pb2.GetModelStatusRequest, context: Context
@@ -225,13 +247,17 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         return response
 
     def _reload(self, request: model_management_pb2.ReloadConfigRequest) -> model_management_pb2.ReloadConfigResponse:
-        before = {name: metrics.total(name) for name in request.metric_names}
-        if request.config.WhichOneof("config") is not None:
-            self._manager.configure(model_config.settings(request.config))
+        before = {name: metrics.first_value(name) for name in request.metric_names}
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise invalid_argument(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+        self._configs.apply(request.config)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.error_code = 0
         for name, value in before.items():
-            response.metric.add(name=name, int64_value_increase=metrics.total(name) - value)
+            response.metric.add(name=name, int64_value_increase=metrics.first_value(name) - value)
         return response
 
 
