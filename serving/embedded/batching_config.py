@@ -57,7 +57,8 @@ def read_settings(path: str) -> BatchingSettings:
     if any(low >= high for low, high in zip(sizes, sizes[1:], strict=False)) or any(size < 1 for size in sizes):
         raise invalid_argument("allowed_batch_sizes entries must be monotonically increasing")
     if sizes and sizes[-1] != settings.run_size:
+        must = "be equal to max_execution_batch_size" if settings.max_execution_batch_size else "match max_batch_size"
         raise invalid_argument(
-            "Last entry in allowed_batch_sizes must match max_batch_size (or max_execution_batch_size if set)"
+            f"Last entry in allowed_batch_sizes must {must}; last entry was {sizes[-1]}; expected {settings.run_size}"
         )
     return settings

@@ -29,8 +29,8 @@ def from_input(message: Input) -> list[bytes]:
     return []
 
 
-def from_json(document: Mapping[str, Any], method: str) -> list[bytes]:
-    """Build the examples of a :classify or :regress body.
+def from_json(document: Mapping[str, Any]) -> list[bytes]:
+    """Build the examples of a :classify or :regress body; of one error the real server says "classify" for both.
 
     Raises:
         ServingError: INVALID_ARGUMENT.
@@ -39,7 +39,7 @@ def from_json(document: Mapping[str, Any], method: str) -> list[bytes]:
     if "context" in document:
         context = _example(document["context"]).SerializeToString()
     if "examples" not in document:
-        raise _malformed(document, f"When method is {method}, key 'examples' is expected and was not found")
+        raise _malformed(document, "When method is classify, key 'examples' is expected and was not found")
     listed = document["examples"]
     if not isinstance(listed, list):
         raise _malformed(document, "Expecting 'examples' value to be an list/array")

@@ -38,7 +38,7 @@ class Flags:
     tensorflow_inter_op_parallelism: int = _flag(0, "ops run at once; 0 means one for each core")
     tensorflow_session_parallelism: int = _flag(0, "both of the above, where they are 0")
     max_num_load_retries: int = _flag(5, "how often a failed load is tried again")
-    load_retry_interval_micros: int = _flag(60_000_000, "pause before a failed load is tried again")
+    load_retry_interval_micros: int = _flag(60_000_000, "pause before a failed load is tried again; negative none")
     num_load_threads: int = _flag(0, "versions loaded at once; 0 means one after the other")
     num_unload_threads: int = _flag(0, "versions unloaded at once; 0 means one after the other")
     enable_model_warmup: bool = _flag(True, "replay assets.extra/tf_serving_warmup_requests before a version serves")
@@ -122,5 +122,5 @@ def _check(flags: Flags) -> None:
         raise FlagError("Both --model_base_path and --model_config_file are empty: give one of them.")
     if flags.batching_parameters_file and not flags.enable_batching:
         raise FlagError("--batching_parameters_file is given without --enable_batching.")
-    if flags.max_num_load_retries < 0 or flags.load_retry_interval_micros < 0:
-        raise FlagError("--max_num_load_retries and --load_retry_interval_micros cannot be negative.")
+    if flags.max_num_load_retries < 0:
+        raise FlagError("--max_num_load_retries cannot be negative.")

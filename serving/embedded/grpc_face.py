@@ -177,9 +177,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def _multi_infer(
         self, request: inference_pb2.MultiInferenceRequest, timeout_ms: int | None
     ) -> inference_pb2.MultiInferenceResponse:
-        tasks = [
-            Task(task.model_spec.name, task.model_spec.signature_name, task.method_name) for task in request.tasks
-        ]
+        tasks = [Task(task.model_spec.name, task.model_spec.signature_name, task.method_name) for task in request.tasks]
         with _use(self._manager, request.tasks[0].model_spec if request.tasks else ModelSpec()) as model:
             answers = inference.multi_infer(model, tasks, examples.from_input(request.input), timeout_ms)
         response = inference_pb2.MultiInferenceResponse()

@@ -48,6 +48,15 @@ class Classification:
     scores: np.ndarray | None
 
 
+@dataclass(frozen=True)
+class Task:
+    """One task of MultiInference, as it was sent."""
+
+    model: str
+    signature: str  # "" for the default
+    method: str
+
+
 def predict(
     model: Model,
     signature_name: str,
@@ -110,24 +119,28 @@ def regress(model: Model, signature_name: str, examples: Sequence[bytes], timeou
 
 
 def multi_infer(
-    model: Model, tasks: Sequence[tuple[str, str]], examples: Sequence[bytes], timeout_ms: int | None = None
+    model: Model, tasks: Sequence[Task], examples: Sequence[bytes], timeout_ms: int | None = None
 ) -> list[Classification | np.ndarray]:
-    """Run several (signature name, method name) on the same examples in one run of the graph."""
+    """Run several signatures on the same examples in one run of the graph."""
     seen: set[str] = set()
     feed, fetches = "", set()
-    for name, method in tasks:
-        name = name or DEFAULT_SIGNATURE
+    for task in tasks:
+        name = task.signature or DEFAULT_SIGNATURE
+        if not task.model:
+            raise invalid_argument("Found ModelSpec with an empty model name.")
+        if task.model != tasks[0].model:
+            raise invalid_argument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
         if name in seen:
             raise invalid_argument(f"Duplicate evaluation of signature: {name}")
         seen.add(name)
         if name not in model.signatures:
             raise invalid_argument(f"Requested signature not found in model graph: {name}")
-        if method == CLASSIFY_METHOD:
+        if task.method == CLASSIFY_METHOD:
             task_feed, task_fetches = _classify_tensors(model, model.signatures[name])
-        elif method == REGRESS_METHOD:
+        elif task.method == REGRESS_METHOD:
             task_feed, task_fetches = _regress_tensors(model, model.signatures[name])
         else:
-            raise ServingError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {method}")
+            raise ServingError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method}")
         if feed not in ("", task_feed):
             raise invalid_argument("Input tensor must be the same for all Signatures.")
         feed = task_feed
@@ -136,9 +149,9 @@ def multi_infer(
     results = dict(zip(names, model.runner.run({feed: _examples_tensor(examples)}, names, timeout_ms), strict=True))
     metrics.count_examples(model.name, len(examples))
     answers: list[Classification | np.ndarray] = []
-    for name, method in tasks:
-        signature = model.signatures[name or DEFAULT_SIGNATURE]
-        if method == CLASSIFY_METHOD:
+    for task in tasks:
+        signature = model.signatures[task.signature or DEFAULT_SIGNATURE]
+        if task.method == CLASSIFY_METHOD:
             answers.append(_classification(signature, len(examples), results))
         else:
             answers.append(_regression(len(examples), results[signature.outputs["outputs"].name]))
@@ -236,13 +249,12 @@ def _classify_tensors(model: Model, signature: SignatureDef) -> tuple[str, list[
     if len(signature.outputs) not in (1, 2):
         raise invalid_argument(f"Expected one or two output Tensors, found {len(signature.outputs)}")
     if "inputs" not in signature.inputs:
-        raise ServingError(Code.FAILED_PRECONDITION, f"No classification inputs found in SignatureDef: {signature}")
+        raise invalid_argument(f"No classification inputs found in SignatureDef: {signature}")
     fetches = [signature.outputs[alias].name for alias in ("classes", "scores") if alias in signature.outputs]
     if not fetches:
-        raise ServingError(
-            Code.FAILED_PRECONDITION,
+        raise invalid_argument(
             'Expected classification signature outputs to contain at least one of "classes" or "scores". '
-            f"Signature was: {signature}",
+            f"Signature was: {signature}"
         )
     return signature.inputs["inputs"].name, fetches
 
@@ -254,9 +266,9 @@ def _regress_tensors(model: Model, signature: SignatureDef) -> tuple[str, list[s
     if len(signature.outputs) != 1:
         raise invalid_argument("Expected one output Tensor.")
     if "inputs" not in signature.inputs:
-        raise ServingError(Code.FAILED_PRECONDITION, f"No regression inputs found in SignatureDef: {signature}")
+        raise invalid_argument(f"No regression inputs found in SignatureDef: {signature}")
     if "outputs" not in signature.outputs:
-        raise ServingError(Code.FAILED_PRECONDITION, f"No regression outputs found in SignatureDef: {signature}")
+        raise invalid_argument(f"No regression outputs found in SignatureDef: {signature}")
     return signature.inputs["inputs"].name, [signature.outputs["outputs"].name]
 
 

@@ -66,7 +66,7 @@ def _rows(outputs: Mapping[str, np.ndarray]) -> str:
             )
         batch = tensor.shape[0]
     level = 2 if len(outputs) == 1 else 3
-    texts = {alias: iter(_format(alias, tensor, level)) for alias, tensor in outputs.items()}
+    texts = {alias: iter(_format(alias, tensor, level + tensor.ndim - 1)) for alias, tensor in outputs.items()}
     if batch == 0:
         return f'{{\n{INDENT}"predictions": []\n}}'
     if len(outputs) == 1:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_ESCAPE = re.compile(r"\\(?:u[0-9a-f]{4}|.)")  # the pairs too, so that an escaped backslash hides what follows it
+_FLOAT_MAX = float(np.finfo(np.float32).max)
 INDENT = "    "
 QUOTED_LIMIT = 256
 
@@ -55,12 +59,16 @@ def format_floats(values: np.ndarray) -> list[str]:
 
 def quote(text: bytes) -> str:
     """Quote bytes as a JSON string; bytes that are not UTF-8 pass through raw (`surrogateescape`)."""
-    return json.dumps(text.decode("utf-8", "surrogateescape"), ensure_ascii=False)
+    return quote_text(text.decode("utf-8", "surrogateescape"))
 
 
 def quote_text(text: str) -> str:
     """Quote a str that may hold escaped raw bytes."""
-    return json.dumps(text, ensure_ascii=False)
+    quoted = json.dumps(text, ensure_ascii=False)
+    if not _CONTROL.search(text):
+        return quoted
+    # RapidJSON writes the digits of an escape in capitals.
+    return _ESCAPE.sub(lambda found: found[0] if found[0][1] != "u" else "\\u" + found[0][2:].upper(), quoted)
 
 
 def encode(text: str) -> bytes:
@@ -121,8 +129,8 @@ def _is_shallow(value: Any, limit: int = 100) -> bool:
 
 
 def _pretty(value: Any) -> str:
-    if isinstance(value, float):
-        return format_floats(np.array([value]))[0]
+    if isinstance(value, float):  # as a float where it fits in one
+        return format_floats(np.array([value], np.float32 if abs(value) <= _FLOAT_MAX else np.float64))[0]
     try:
         return json.dumps(value, ensure_ascii=False, indent=4)
     except RecursionError:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import gc
 import logging
-import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
+from tensorflow.python.framework import errors_impl
+from tensorflow.python.lib.io import tf_record
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.embedded import examples, inference
+from serving.embedded import examples, inference, metrics
 from serving.embedded.batcher import BatchingRunner, BatchScheduler
 from serving.embedded.errors import Code, ServingError, invalid_argument
 from serving.embedded.flags import cpu_count
@@ -81,12 +82,15 @@ def replay(model: Model, file: Path) -> None:
             raise invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_WARMUP_RECORDS}) at {file}")
         try:
             entries.append(prediction_log_pb2.PredictionLog.FromString(record))
-        except DecodeError as error:
-            raise invalid_argument(f"Failed to parse warmup record: {error} from {file}") from None
+        except DecodeError:
+            shown = record.decode("utf-8", "replace")
+            raise invalid_argument(f"Failed to parse warmup record: {shown} from {file}") from None
     with ThreadPoolExecutor(cpu_count(), "warm-up") as pool:
         for _ in pool.map(lambda entry: _replay_one(model, entry), entries):
             pass  # a failure is raised here
-    log.info("Replayed %d warm-up requests of %s in %.1f s", len(entries), model.name, time.monotonic() - start)
+    seconds = time.monotonic() - start
+    metrics.warmup_latency(str(file.parents[1]), seconds)
+    log.info("Replayed %d warm-up requests of %s in %.1f s", len(entries), model.name, seconds)
 
 
 def _replay_one(model: Model, entry: prediction_log_pb2.PredictionLog) -> None:
@@ -103,22 +107,21 @@ def _replay_one(model: Model, entry: prediction_log_pb2.PredictionLog) -> None:
         inference.regress(model, regress.model_spec.signature_name, examples.from_input(regress.input))
     elif kind == "multi_inference_log":
         multi = entry.multi_inference_log.request
-        tasks = [(task.model_spec.signature_name, task.method_name) for task in multi.tasks]
+        tasks = [
+            inference.Task(task.model_spec.name, task.model_spec.signature_name, task.method_name)
+            for task in multi.tasks
+        ]
         inference.multi_infer(model, tasks, examples.from_input(multi.input))
-    else:
-        raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+    elif kind == "session_run_log":
+        number = prediction_log_pb2.PredictionLog.SESSION_RUN_LOG_FIELD_NUMBER
+        raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
 
 
 def _records(file: Path) -> Iterator[bytes]:
-    """Read a TFRecord file: length, its checksum, data, its checksum. The checksums are not looked at."""
-    with file.open("rb") as stream:
-        while header := stream.read(12):
-            if len(header) < 12:
-                raise ServingError(Code.DATA_LOSS, f"truncated record in {file}")
-            (length,) = struct.unpack("<Q", header[:8])
-            if length > file.stat().st_size:
-                raise ServingError(Code.DATA_LOSS, f"corrupted record in {file}")
-            data, checksum = stream.read(length), stream.read(4)
-            if len(data) < length or len(checksum) < 4:
-                raise ServingError(Code.DATA_LOSS, f"truncated record in {file}")
-            yield data
+    """Read a TFRecord file with TensorFlow's own reader, which checks the checksums."""
+    try:
+        yield from tf_record.tf_record_iterator(str(file))
+    except errors_impl.DataLossError as error:
+        raise ServingError(
+            Code.DATA_LOSS, f"{error.message}. Please verify your warmup data is in TFRecord format."
+        ) from None

@@ -6,6 +6,8 @@ import bisect
 import threading
 from dataclasses import dataclass, field
 
+from serving.embedded.errors import Code
+
 _PREFIX = ":tensorflow:serving:"
 _LATENCY_LIMITS = [10 * 1.8**i for i in range(33)]
 _EXAMPLE_LIMITS = [float(2**i) for i in range(15)]
@@ -67,7 +69,8 @@ _REQUEST_LATENCY = _Metric("request_latency", ("model_name", "API", "entrypoint"
 _RUNTIME_LATENCY = _Metric("runtime_latency", ("model_name", "API", "runtime"), _LATENCY_LIMITS)
 _EXAMPLE_TOTAL = _Metric("request_example_count_total", ("model",))
 _EXAMPLE_COUNTS = _Metric("request_example_counts", ("model",), _EXAMPLE_LIMITS)
-_ALL = (_EXAMPLE_TOTAL, _EXAMPLE_COUNTS, _REQUEST_COUNT, _REQUEST_LATENCY, _RUNTIME_LATENCY)
+_WARMUP_LATENCY = _Metric("model_warmup_latency", ("model_path", "status"), _LATENCY_LIMITS)
+_ALL = (_WARMUP_LATENCY, _REQUEST_COUNT, _EXAMPLE_TOTAL, _EXAMPLE_COUNTS, _REQUEST_LATENCY, _RUNTIME_LATENCY)
 
 
 def count_request(model: str, status: str) -> None:
@@ -91,16 +94,25 @@ def count_examples(model: str, count: int) -> None:
     _EXAMPLE_COUNTS.observe((model,), float(count))
 
 
-def total(name: str) -> int:
-    """Return the sum over a counter's cells, 0 for an unknown one; name as "/tensorflow/serving/request_count"."""
+def warmup_latency(path: str, seconds: float) -> None:
+    """Record how long the replay of a version's warm-up records took."""
+    _WARMUP_LATENCY.observe((path, Code.OK.name), seconds * 1e6)
+
+
+def first_value(name: str) -> int:
+    """Return a counter's first cell, in the order of the page, as HandleReloadConfigRequest does.
+
+    Args:
+        name: as "/tensorflow/serving/request_count"; 0 for a histogram or an unknown name.
+    """
     for metric in _ALL:
         if f"/tensorflow/serving/{metric.name}" == name:
             with metric.lock:
-                return sum(metric.counters.values())
+                return min(metric.counters.items(), default=((), 0))[1]
     return 0
 
 
 def page() -> bytes:
     """The text prometheus scrapes."""
-    lines = [line for metric in _ALL for line in metric.lines() if metric.counters or metric.histograms]
-    return ("\n".join(lines) + "\n").encode()
+    lines = [line for metric in _ALL for line in metric.lines()]
+    return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")

@@ -140,7 +140,7 @@ class RestFace:
         signature = json_tensors.signature_name(document)
         timeout_ms = self._settings.timeout_ms
         if target.method != "predict":
-            listed = examples.from_json(document, target.method)
+            listed = examples.from_json(document)
             with self._manager.use(target.model, target.version, target.label) as model:
                 if target.method == "regress":
                     return json_results.write_regressions(inference.regress(model, signature, listed, timeout_ms))

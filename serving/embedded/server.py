@@ -10,13 +10,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import grpc
 import uvicorn
 
 from serving.embedded import grpc_face, model_config
 from serving.embedded.batcher import BatchScheduler
+from serving.embedded.config_reloader import ConfigReloader
 from serving.embedded.errors import ServingError
 from serving.embedded.flags import Flags, cpu_count
 from serving.embedded.loader import VersionLoader
@@ -64,6 +64,7 @@ class ModelServer:
             flags.allow_version_labels_for_unavailable_models,
         )
         self._manager = VersionManager(loader, policy)
+        self._configs = ConfigReloader(self._manager)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -96,7 +97,7 @@ class ModelServer:
         """Load what is configured; False when told to stop meanwhile."""
         if self._flags.file_system_poll_wait_seconds > 0:
             self._thread(self._manager.poll_forever, float(self._flags.file_system_poll_wait_seconds))
-        configured = asyncio.ensure_future(asyncio.to_thread(self._manager.configure, self._setup.models))
+        configured = asyncio.ensure_future(asyncio.to_thread(self._configs.apply, self._setup.config))
         stopped = asyncio.ensure_future(stop.wait())
         await asyncio.wait((configured, stopped), return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
@@ -112,29 +113,37 @@ class ModelServer:
         threading.Thread(target=work, args=(interval_s,), daemon=True).start()  # type: ignore[arg-type]
 
     def _poll_config(self, interval_s: float) -> None:
-        """Read the model config file again and again; when it has changed apply it, again until that works."""
-        file = Path(self._flags.model_config_file)
-        applied, problem = self._setup.model_config_text, ""
+        """Read the model config file again and again, and apply it where it is not what was asked for last.
+
+        A refused one is tried again, and one that came by HandleReloadConfigRequest is replaced by the file's.
+        """
+        problem = ""
         pause = threading.Event()
         while not pause.wait(interval_s):
             try:
-                text = file.read_bytes()
-                if text == applied:
+                config = model_config.from_flags(self._flags)
+                if config == self._configs.last and not problem:
                     continue
-                self._manager.configure(model_config.settings(model_config.from_flags(self._flags)))
+                self._configs.apply(config)
             except (OSError, ServingError) as error:
                 if str(error) != problem:
                     problem = str(error)
-                    log.error("Config file %s not applied, trying again every %g s: %s", file, interval_s, error)
+                    log.error(
+                        "Config file %s not applied, trying again every %g s: %s",
+                        self._flags.model_config_file,
+                        interval_s,
+                        error,
+                    )
             else:
-                applied, problem = text, ""
-                log.info("Applied the changed %s", file)
+                problem = ""
+                log.info("Applied the changed %s", self._flags.model_config_file)
 
     async def _start_grpc(self) -> grpc.aio.Server | None:
         if not self._flags.port:
             return None
         made = grpc_face.server(
             self._manager,
+            self._configs,
             self._executor,
             self._flags.enable_serialization_as_tensor_content,
             self._flags.enable_grpc_healthcheck_service,
@@ -172,7 +181,6 @@ class ModelServer:
             log_config=None,
             access_log=False,
             server_header=False,
-            date_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(GRACE_S),
         )

@@ -7,6 +7,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
 from serving.embedded import batching_config, model_config, text_protos
 from serving.embedded.batching_config import BatchingSettings
 from serving.embedded.errors import invalid_argument
@@ -20,8 +22,8 @@ DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 class Setup:
     """The configuration, read and checked, and the reserved REST port."""
 
+    config: ModelServerConfig
     models: dict[str, ModelSettings]
-    model_config_text: bytes
     batching: BatchingSettings | None
     metrics_path: str  # "": no metrics page
     rest_socket: socket.socket | None
@@ -34,13 +36,14 @@ def prepare(flags: Flags) -> Setup:
         ServingError: a config that cannot be served.
         OSError: a port is taken.
     """
-    models = model_config.settings(model_config.from_flags(flags))
+    config = model_config.from_flags(flags)
+    models = model_config.settings(config)
     for model in models.values():
         if not model.base_path.is_dir():
             raise invalid_argument(f"Could not find base path {model.base_path} for servable {model.name}")
     return Setup(
+        config=config,
         models=models,
-        model_config_text=Path(flags.model_config_file).read_bytes() if flags.model_config_file else b"",
         batching=batching_config.read_settings(flags.batching_parameters_file) if flags.enable_batching else None,
         metrics_path=_metrics_path(flags.monitoring_config_file),
         rest_socket=_reserve_ports(flags),

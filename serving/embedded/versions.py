@@ -256,9 +256,9 @@ class VersionManager:
         self._poll_problem = problem
 
     def _want(self, model: _ServedModel, versions: Mapping[int, Path]) -> list[_Version]:
-        """Note which versions are wanted; return the ones to load, lowest first."""
+        """Note which versions are wanted; return the ones to load, highest first."""
         new = []
-        for number in sorted(versions):
+        for number in sorted(versions, reverse=True):
             entry = model.versions.get(number)
             # A version that ended comes back only after its directory (or its place in the policy) was gone in between.
             if entry is None or (entry.status.state == State.END and not entry.wanted):
@@ -307,13 +307,13 @@ class VersionManager:
         return not self._stop.is_set()
 
     def _unload_stale(self, model: _ServedModel) -> None:
-        """Unload what is no longer wanted, once something wanted is there to answer instead."""
+        """Unload what is no longer wanted; the highest of it only once something wanted is there to answer instead."""
         with self._changed:
             entries = list(model.versions.values())
+            stale = [e for e in entries if not e.wanted and e.status.state == State.AVAILABLE]
             any_wanted = any(entry.wanted for entry in entries)
             if any_wanted and not any(e.wanted and e.status.state == State.AVAILABLE for e in entries):
-                return
-            stale = [e for e in entries if not e.wanted and e.status.state == State.AVAILABLE]
+                stale = sorted(stale, key=lambda e: e.status.version)[:-1]
             for entry in stale:
                 entry.status.state = State.UNLOADING
             self._changed.notify_all()
@@ -376,7 +376,7 @@ class VersionManager:
                     raise ServingError(
                         Code.FAILED_PRECONDITION,
                         f"Request to assign label to version {number} of model {name}, which is not currently "
-                        "available for inference; --allow_version_labels_for_unavailable_models allows new labels",
+                        "available for inference",
                     )
 
 

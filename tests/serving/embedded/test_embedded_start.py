@@ -73,8 +73,8 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path, toolbox: Any) -> None:
     [
         ("model_config_list { config { name: ", "Invalid protobuf file"),
         ('model_config_list { config { name: "a" base_path: "rel" model_platform: "tensorflow" } }', "absolute path"),
-        ('model_config_list { config { name: "a" base_path: "/a" } }', "Illegal setting neither model_type"),
-        ('model_config_list { config { name: "a" base_path: "/a" model_platform: "x" } }', "Unknown model platform"),
+        ('model_config_list { config { name: "a" base_path: "/a" } }', "Illegal setting neither ModelServerConfig::model_type"),
+        ('model_config_list { config { name: "a" base_path: "/a" model_platform: "x" } }', "Model a requests unsupported platform x"),
         ('model_config_list { config { name: "a" base_path: "/a" model_platform: "tensorflow" } '
          'config { name: "a" base_path: "/b" model_platform: "tensorflow" } }', "Illegal to list model a multiple"),
     ],
@@ -94,12 +94,12 @@ def test_the_configs_in_the_repository_are_valid() -> None:
 
 
 def test_version_directories_and_policies(tmp_path: Path) -> None:
-    for name in ("1", "002", "10", "x", "-3", ".4", "99999999999999999999"):
+    for name in ("1", "002", "10", "x", "-3", ".4", "5.0", "99999999999999999999"):
         (tmp_path / name).mkdir()
     (tmp_path / "7").write_text("a file")
     settings = model_config.ModelSettings("m", tmp_path)
     versions = settings.versions_on_disk()
-    assert sorted(versions) == [1, 2, 10]
+    assert sorted(versions) == [-3, 1, 2, 10]
     assert settings.wanted(versions) == {10}
     policy = model_config.VersionPolicy()
     policy.latest.num_versions = 2
@@ -107,7 +107,9 @@ def test_version_directories_and_policies(tmp_path: Path) -> None:
     policy.specific.versions.extend([1, 5])
     assert model_config.ModelSettings("m", tmp_path, policy).wanted(versions) == {1}
     policy.all.SetInParent()
-    assert model_config.ModelSettings("m", tmp_path, policy).wanted(versions) == {1, 2, 10}
+    assert model_config.ModelSettings("m", tmp_path, policy).wanted(versions) == {-3, 1, 2, 10}
+    (tmp_path / "2").mkdir()
+    assert settings.versions_on_disk()[2].name == "2"
 
 
 def test_booleans_on_the_command_line() -> None:
