@@ -6,6 +6,7 @@ not fail the good ones beside it.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -64,7 +65,10 @@ class BatchScheduler:
                 queue = self._queues[key] = _Queue(runner, tuple(fetches))
             if queue.rows + rows > self.settings.max_enqueued_batches * self.settings.run_size:
                 raise ServingError(
-                    Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full"
+                    Code.UNAVAILABLE,
+                    "The batch scheduling queue to which this task was submitted is full; currently "
+                    f"{math.ceil(queue.rows / self.settings.run_size)} batches enqueued and max_enqueued_batches is "
+                    f"{self.settings.max_enqueued_batches}",
                 )
             queue.tasks.append(task)
             queue.rows += rows
@@ -189,19 +193,26 @@ class BatchingRunner:
 
 def _rows(feeds: Mapping[str, np.ndarray]) -> int:
     if any(array.ndim == 0 for array in feeds.values()):
-        raise invalid_argument("Batching session Run() input tensors must have at least one dimension")
+        raise invalid_argument("Batching Run() input tensors must have at least one dimension")
     sizes = {array.shape[0] for array in feeds.values()}
     if len(sizes) != 1:
-        raise invalid_argument("Batching session Run() input tensors must have equal 0-dimension size")
+        raise invalid_argument("Batching Run() input tensors must have equal 0th-dimension size")
     return sizes.pop()
 
 
 def _pad_to_longest(parts: list[np.ndarray]) -> list[np.ndarray]:
-    """Pad dimensions 1 and up to the longest among the requests, with zeros (empty strings for strings)."""
-    longest = np.max([part.shape[1:] for part in parts], axis=0).tolist() if parts[0].ndim > 1 else []
-    fill = b"" if parts[0].dtype == object else 0
+    """Pad dimensions 1 and up to the longest among the requests, each part with its own first value."""
+    if parts[0].ndim > 6:
+        raise invalid_argument("Only tensors with rank from 1 to 6 can be padded.")
+    longest = np.max([part.shape for part in parts], axis=0).tolist()[1:]
     padded = []
     for part in parts:
-        widths = [(0, 0), *((0, size - own) for size, own in zip(longest, part.shape[1:], strict=True))]
-        padded.append(np.pad(part, widths, constant_values=fill) if any(width for _, width in widths) else part)
+        whole = part
+        if list(part.shape[1:]) != longest:
+            if not part.size:
+                raise invalid_argument("Got empty tensor in batch of non-empty tensors.")
+            whole = np.empty((part.shape[0], *longest), part.dtype)
+            whole.fill(part.flat[0])
+            whole[tuple(slice(size) for size in part.shape)] = part
+        padded.append(whole)
     return padded

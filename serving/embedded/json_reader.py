@@ -66,7 +66,8 @@ def parse(body: bytes) -> Any:
         value = _DECODER.raw_decode(text, position)[0]
         # `json` makes 1e999 an infinity. The fastest way to find one anywhere: marshal writes a double as its 8 bytes.
         doubles = marshal.dumps(value, 2)
-        if not any(infinity in doubles for infinity in _INFINITIES):
+        # A number that stands alone may go on with a dot, which `json` takes for trailing text.
+        if isinstance(value, dict | list) and not any(infinity in doubles for infinity in _INFINITIES):
             return value
     except (ValueError, RecursionError):
         pass
@@ -88,7 +89,7 @@ class _Parser:
 
     def parse(self) -> Any:
         position = self._skip(0)
-        if position == len(self._text):
+        if self._text[position : position + 1] in ("", "\x00"):  # RapidJSON takes a NUL for the end
             raise self._error("The document is empty.", position)
         stack: list[tuple[Any, str | None]] = []  # open containers, each with the key it waits to give a value to
         while True:
@@ -161,7 +162,7 @@ class _Parser:
             digits = number[0]
             if len(digits) <= 20:
                 value = int(digits)
-                if _INT64_MIN <= value <= _UINT64_MAX and digits != "-0":
+                if _INT64_MIN <= value <= _UINT64_MAX:
                     return value, number.end()
         # A dot or an exponent with no digits after it is an error of its own.
         tail = self._text[number.end() : number.end() + 1]

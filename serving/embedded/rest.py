@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import logging
 import re
 import time
@@ -19,7 +18,7 @@ from google.protobuf.json_format import MessageToJson
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from serving.embedded import examples, inference, json_results, json_tensors, messages, metrics
-from serving.embedded.errors import Code, ServingError, from_exception, http_status, invalid_argument
+from serving.embedded.errors import Code, from_exception, http_status, invalid_argument
 from serving.embedded.json_writer import error_body
 from serving.embedded.servable import input_types
 from serving.embedded.versions import VersionManager
@@ -38,6 +37,10 @@ _PREDICTION = re.compile(
     r"/v1/models/([^/:]+)(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?:(classify|regress|predict)", _FLAGS
 )
 _STATUS = re.compile(r"/v1/models(?:/([^/:]+))?(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?(?:/(metadata))?", _FLAGS)
+_METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"}
+_URI = re.compile(r"(?:[\w.~!$&'()*+,;=:@/?-]|%[0-9a-f]{2})*", _FLAGS)  # what libevent takes for a path and a query
+_JSON = (b"Content-Type", b"application/json")
+_HTML = (b"Content-Type", b"text/html; charset=ISO-8859-1")  # libevent's default, where nothing else is said
 _CORS_HEADERS = [
     (b"Access-Control-Allow-Origin", b"*"),
     (b"Access-Control-Allow-Methods", b"POST, GET"),
@@ -67,6 +70,10 @@ class _Target:
 class _VersionTooBig(Exception):  # noqa: N818  # ends as a 400 with an empty body, see RestFace._answer_api
     """A version in the path that is no int64."""
 
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
 
 class RestFace:
     """The ASGI application."""
@@ -85,15 +92,20 @@ class RestFace:
         if body is None:
             return  # the client went away
         metrics_path = self._settings.metrics_path
-        if metrics_path and path.partition("?")[0] == metrics_path:
+        if scope["method"] not in _METHODS:
+            await _send_error_page(send, 501, "Not Implemented")
+        elif not _URI.fullmatch(path):
+            await _send_error_page(send, 400, "Bad Request")
+        elif metrics_path and path.partition("?")[0] == metrics_path:
             status, answer = self._answer_metrics(path)
             await _send(send, status, answer, [(b"Content-Type", b"text/plain")])
         elif _API.fullmatch(path):
-            status, answer = await self._answer_api(scope, path, body)
-            headers = [(b"Content-Type", b"application/json"), *(_CORS_HEADERS if self._settings.cors else [])]
+            options = scope["method"] == "OPTIONS"
+            status, answer = _answer_preflight(scope) if options else await self._answer_api(scope, path, body)
+            headers = [_HTML if options else _JSON, *(_CORS_HEADERS if self._settings.cors else [])]
             await _send(send, status, answer, headers)
         else:
-            await _send(send, 404, _not_found_page(path), [(b"Content-Type", b"text/html")])
+            await _send_error_page(send, 404, "Not Found")
 
     def _answer_metrics(self, path: str) -> tuple[int, bytes]:
         if path != self._settings.metrics_path:
@@ -105,8 +117,8 @@ class RestFace:
         try:
             target = _parse_path(scope["method"], path)
             answer = await self._process(scope, path, target, body)
-        except _VersionTooBig:
-            metrics.count_request("", Code.INVALID_ARGUMENT.name)
+        except _VersionTooBig as error:
+            metrics.count_request(error.model, Code.INVALID_ARGUMENT.name)
             return 400, b""
         except Exception as error:
             failure = from_exception(error)
@@ -120,11 +132,6 @@ class RestFace:
         return 200, answer
 
     async def _process(self, scope: Scope, path: str, target: _Target, body: bytes) -> bytes:
-        if scope["method"] == "OPTIONS":
-            origin = _header(scope, b"origin")
-            if not re.search(rb"https?://", origin):
-                raise ServingError(Code.FAILED_PRECONDITION, "Origin header is missing in CORS preflight")
-            return b""
         if target.method in ("predict", "classify", "regress"):
             packed = b"gzip" in _header(scope, b"content-encoding")
             return await asyncio.get_running_loop().run_in_executor(self._executor, self._infer, target, body, packed)
@@ -181,7 +188,7 @@ def _parse_path(method: str, path: str) -> _Target:
         return _Target()
     model, version, label, action = match.groups()
     if version is not None and int(version.lstrip("0")[:20] or "0") > INT64_MAX:
-        raise _VersionTooBig
+        raise _VersionTooBig(_percent_decode(model or ""))
     if method == "GET":
         action = "metadata" if action == "metadata" else "status"
     return _Target(
@@ -194,7 +201,14 @@ def _parse_path(method: str, path: str) -> _Target:
 
 
 def _percent_decode(text: str) -> str:
-    return unquote(text.encode("latin-1").decode("utf-8", "replace"))
+    return unquote(text, errors="surrogateescape")
+
+
+def _answer_preflight(scope: Scope) -> tuple[int, bytes]:
+    """Answer OPTIONS, which has no body even where it fails."""
+    code = Code.OK if re.search(rb"https?://", _header(scope, b"origin")) else Code.FAILED_PRECONDITION
+    metrics.count_request("", code.name)
+    return http_status(code), b""
 
 
 def _header(scope: Scope, name: bytes) -> bytes:
@@ -232,9 +246,9 @@ async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes,
     await send({"type": "http.response.body", "body": body})
 
 
-def _not_found_page(path: str) -> bytes:
-    shown = html.escape(path)
-    return (
-        "<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1>"
-        f"<p>The requested URL {shown} was not found on this server.</p></body></html>\n"
-    ).encode("utf-8", "replace")
+async def _send_error_page(send: Send, status: int, reason: str) -> None:
+    """Answer what never gets to TensorFlow Serving with libevent's page, after which it closes the connection."""
+    page = (
+        f"<HTML><HEAD>\n<TITLE>{status} {reason}</TITLE>\n</HEAD><BODY>\n<H1>{reason}</H1>\n</BODY></HTML>\n"
+    ).encode()
+    await _send(send, status, page, [(b"Content-Type", b"text/html"), (b"Connection", b"close")])

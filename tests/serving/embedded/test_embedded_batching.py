@@ -75,7 +75,7 @@ def test_limits_of_batching() -> None:
         BatchingRunner(Adder(), small).run({"x:0": np.zeros(5)}, ["y:0"])
     with pytest.raises(ServingError, match="at least one dimension"):
         BatchingRunner(Adder(), small).run({"x:0": np.float32(1)}, ["y:0"])
-    with pytest.raises(ServingError, match="equal 0-dimension size"):
+    with pytest.raises(ServingError, match="equal 0th-dimension size"):
         BatchingRunner(Adder(), small).run({"x:0": np.zeros(1), "z:0": np.zeros(2)}, ["y:0"])
     splitting = BatchScheduler(
         BatchingSettings(max_batch_size=4, num_batch_threads=1, enable_large_batch_splitting=True)
