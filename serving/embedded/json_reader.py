@@ -158,18 +158,18 @@ class _Parser:
         number = _NUMBER.match(self._text, position)
         if not number:
             raise self._error("Invalid value.", position)
+        # A dot or an exponent with no digits after it is an error of its own.
+        tail = self._text[number.end() : number.end() + 2]
+        if tail.startswith(".") and number[1] is None and number[2] is None:
+            raise self._error("Miss fraction part in number.", number.end() + 1)
+        if tail.startswith(("e", "E")) and number[2] is None:
+            raise self._error("Miss exponent in number.", number.end() + (2 if tail[1:] in ("+", "-") else 1))
         if number[1] is None and number[2] is None:
             digits = number[0]
             if len(digits) <= 20:
                 value = int(digits)
                 if _INT64_MIN <= value <= _UINT64_MAX:
                     return value, number.end()
-        # A dot or an exponent with no digits after it is an error of its own.
-        tail = self._text[number.end() : number.end() + 1]
-        if tail == "." and number[1] is None and number[2] is None:
-            raise self._error("Miss fraction part in number.", number.end() + 1)
-        if tail in ("e", "E") and number[2] is None:
-            raise self._error("Miss exponent in number.", number.end() + 1)
         value = float(number[0])
         if value in (float("inf"), float("-inf")):
             raise self._error("Number too big to be stored in double.", position)

@@ -6,6 +6,8 @@
 Ends with 1 where something was wrong; each failing request is then in a file of its own, with the seed, to be replayed.
 """
 
+# ruff: noqa: T201  # a command line
+
 from __future__ import annotations
 
 import argparse
@@ -329,7 +331,7 @@ def main() -> int:
         save_model(base / "1")
         servers = Servers(Path(folder))
         try:
-            flags = [f"--model_name=m", f"--model_base_path={base}"] + ["--enable_batching"] * options.batching
+            flags = ["--model_name=m", f"--model_base_path={base}"] + ["--enable_batching"] * options.batching
             return _replay(servers(*flags), options.replay) if options.replay else _fuzz(servers(*flags), options)
         finally:
             servers.end()

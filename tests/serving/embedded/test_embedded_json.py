@@ -63,6 +63,8 @@ def test_json_is_read_as_rapidjson_reads_it(text: bytes, value: object) -> None:
         (b'["\\x"]', "Invalid escape character in string. at offset: 2"),
         (b'{"examples": [{"x": 1e999}]}', "Number too big to be stored in double. at offset: 20"),
         (b'{"unknown": [-1e999], "inputs": 1}', "Number too big to be stored in double. at offset: 13"),
+        (b"[0.]", "Miss fraction part in number. at offset: 3"),
+        (b"[1e+]", "Miss exponent in number. at offset: 4"),
         (b"[%s]" % (b"9" * 400), "Number too big to be stored in double. at offset: 1"),
     ],
 )
