@@ -17,7 +17,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.python.client import pywrap_tf_session as tf_session
 
-from serving.embedded.errors import Code, ServingError, from_exception
+from serving.embedded.errors import Code, ServingError, from_exception, invalid_argument
 from serving.embedded.flags import cpu_count
 
 SERVE_TAG = "serve"
@@ -115,6 +115,9 @@ class Servable:
                 [],
                 None,
             )
+        except UnicodeDecodeError as error:
+            # The op's message quotes bytes that are no UTF-8, and TensorFlow's Python side loses its code over that.
+            raise invalid_argument(error.object.decode("utf-8", "surrogateescape")) from error
         except Exception as error:
             raise from_exception(error) from error
         finally:

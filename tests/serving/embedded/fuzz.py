@@ -365,7 +365,7 @@ def _fuzz(server: Any, options: argparse.Namespace) -> int:
         file = options.save / f"{options.seed}-{number}.json"
         file.write_text(json.dumps({"seed": options.seed, "number": number, "why": why, "request": request.to_json()}))
         print(f"saved {file}")
-    log = server.log.read_text()
+    log = server.log.read_text(errors="replace")
     if "Traceback" in log:
         print(f"FAILED: the server's log has a traceback:\n{log[log.index('Traceback') :][:3000]}")
     if server.process.poll() is not None:
