@@ -94,11 +94,13 @@ def test_numbers_are_written(target: Any, kind: str, value: str, text: str) -> N
         (b'{"instances": [[1, 2], [3, 4]]}', '{\n    "predictions": [[2.5, 3.0], [3.5, 4.0]\n    ]\n}'),
         (b'{"signature_name": "none", "instances": [1]}', '{\n    "predictions": []\n}'),
         (b'{"inputs": [[1], [2]]}',
-         '{\n    "outputs": [\n        [\n            2.5\n        ],\n        [\n            3.0\n        ]\n    ]\n}'),
+         '{\n    "outputs": [\n        [\n            2.5\n        ],\n        [\n            3.0\n        ]\n'
+         "    ]\n}"),
         (b'{"signature_name": "bytes", "inputs": ["a"]}',
          '{\n    "outputs": [\n        {\n            "b64": "YQ=="\n        }\n    ]\n}'),
         (b'{"signature_name": "bytes", "instances": ["a", "b"]}',
-         '{\n    "predictions": [{\n            "b64": "YQ=="\n        }, {\n            "b64": "Yg=="\n        }\n    ]\n}'),
+         '{\n    "predictions": [{\n            "b64": "YQ=="\n        }, {\n            "b64": "Yg=="\n        }\n'
+         "    ]\n}"),
         (b'{"signature_name": "bytes", "instances": [["a"]]}',
          '{\n    "predictions": [[{\n                "b64": "YQ=="\n            }]\n    ]\n}'),
         (b'{"inputs": [[]]}', '{\n    "outputs": [\n        []\n    ]\n}'),

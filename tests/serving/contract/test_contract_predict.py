@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg"  # a PNG of 1x1; padding may be missing
+IMAGE = (  # a PNG of 1x1; padding may be missing
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg"
+)
 
 
 def ask(target: Any, body: dict[str, Any], path: str = "rules:predict") -> tuple[int, dict[str, Any]]:
@@ -137,9 +139,6 @@ def test_a_wrong_type_is_named(target: Any, kind: str, value: Any, shown: str, t
         assert ask(target, body | {"instances": [value]}) == (400, {"error": where + reason})
 
 
-DOC = "JSON Value: {} "
-
-
 @pytest.mark.parametrize(
     ("path", "body", "status", "error"),
     [
@@ -192,7 +191,8 @@ def test_errors_that_quote_the_body(target: Any, body: dict[str, Any], error: st
         ("", {"inputs": [[1], 2]}, "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2"),
         ("", {"inputs": [[]]}, None),
         ("", {"instances": [[1, 2], [3]]},
-         "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: Expecting tensor size: 2 but got: 1"),
+         "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: "
+         "Expecting tensor size: 2 but got: 1"),
         ("", {"instances": [[[1]], [1]]},
          "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: "
          "Expecting shape [1,1] but got: [1]"),
