@@ -98,13 +98,9 @@ class Caller:
         connection = self._connection
         keep = False
         try:
-            rest = request.data
-            for size in request.pieces:
-                connection.sendall(rest[:size])
-                rest = rest[size:]
             if not request.whole:
-                return self._rest_of(connection, rest)
-            connection.sendall(rest)
+                return self._send_broken(connection, request)
+            self._write(connection, request)
             with http.client.HTTPResponse(connection, method=request.method) as response:
                 response.begin()
                 body = response.read()
@@ -114,11 +110,18 @@ class Caller:
             if not keep:
                 self._disconnect()
 
-    def _rest_of(self, connection: socket.socket, rest: bytes) -> Answer:
+    def _write(self, connection: socket.socket, request: Request) -> None:
+        rest = request.data
+        for size in request.pieces:
+            connection.sendall(rest[:size])
+            rest = rest[size:]
+        connection.sendall(rest)
+
+    def _send_broken(self, connection: socket.socket, request: Request) -> Answer:
         """Send what is no proper request, say that nothing follows, and read until the server closes."""
         read = bytearray()
         with suppress(ConnectionError):  # the server may close as soon as it has seen enough
-            connection.sendall(rest)
+            self._write(connection, request)
             connection.shutdown(socket.SHUT_WR)
         with suppress(ConnectionError):
             while part := connection.recv(65536):

@@ -285,7 +285,7 @@ def _bent_path(rng: random.Random, path: str) -> str:
 
 
 def _packed(rng: random.Random, body: bytes) -> tuple[bytes, bytes]:
-    data = gzip.compress(body, 1)
+    data = gzip.compress(body, 1, mtime=0)
     kind = rng.random()
     if kind < 0.2:
         data = _bent(rng, data)
