@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PRESET ?= best
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 
@@ -25,8 +26,8 @@ train: $(VENV)/runtime ## train, export, evaluate and publish the next version (
 evaluate: $(VENV)/runtime ## measure the newest version on the official test images
 	$(BIN)/python -m training.evaluate $(ARGS)
 
-bench: $(VENV)/runtime ## latency and throughput of the running stack (start it first: make up)
-	$(BIN)/python -m serving bench $(ARGS)
+bench: $(VENV)/runtime $(PEERS)/installed ## throughput and latency beside other ways to serve (needs wrk and h2load)
+	$(BIN)/python -m serving.benchmark --peers $(PEERS) $(ARGS)
 
 lint: $(VENV)/tests ## ruff and mypy
 	$(BIN)/ruff check .
@@ -36,7 +37,7 @@ docker-up: ## the same in containers (Docker and its compose plugin)
 	@$(PYTHON) -m gateway containers
 
 clean: ## remove what was built, trained and measured here (not .env, not published versions)
-	rm -rf $(VENV) runs reports tests/artifacts .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(PEERS) runs reports tests/artifacts .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv installs in seconds what pip takes minutes for; it comes from PyPI like the rest.
@@ -52,4 +53,10 @@ $(VENV)/runtime: requirements.txt | $(VENV)/bin/uv
 
 $(VENV)/tests: tests/requirements.txt $(VENV)/runtime
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r tests/requirements.txt
+	@touch $@
+
+$(PEERS)/installed: serving/benchmark/peers/requirements.txt | $(VENV)/bin/uv
+	@echo "installing the servers to compare with (first use)"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python -r $<
 	@touch $@

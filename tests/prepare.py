@@ -1,6 +1,7 @@
-"""Fetches what the tests use beyond PyPI from Debian: Chromium, where we are root, and the Fashion-MNIST files.
+"""Fetches what the tests use beyond PyPI from Debian: Chromium and load generators, where we are root, and the
+Fashion-MNIST files.
 
-Elsewhere it says what is missing; the tests that need Chromium then say so in one line each, and the dataset is
+Elsewhere it says what is missing; the tests that need a program then say so in one line each, and the dataset is
 downloaded where Keras' copy can be reached.
 """
 
@@ -19,10 +20,12 @@ from browser_steps import find_chromium  # noqa: E402 - only now is it found
 DEBIAN_DATASET = Path("/usr/share/datasets/fashion-mnist")
 OWN_DATASET = Path(__file__).resolve().parents[1] / ".venv" / "fashion-mnist"  # conftest.py points the tests there
 DATASET = "dataset-fashion-mnist"
+LOAD_GENERATORS = {"wrk": "wrk", "h2load": "nghttp2-client"}
 
 
 def main() -> None:
     missing = [] if find_chromium() else ["chromium"]
+    missing += [package for tool, package in LOAD_GENERATORS.items() if not shutil.which(tool)]
     if not (os.environ.get("FASHION_MNIST_DIR") or DEBIAN_DATASET.is_dir() or OWN_DATASET.is_dir()):
         missing.append(DATASET)
     if not missing:
@@ -42,8 +45,9 @@ def fetch(missing: list[str]) -> None:
         apt_get("update")
         apt_get("install", "-y", "--no-install-recommends", *missing)
         return
-    if "chromium" in missing:
-        print("not here, and not installed without root: chromium")
+    programs = [package for package in missing if package != DATASET]
+    if programs:
+        print(f"not here, and not installed without root: {', '.join(programs)}")
     if DATASET in missing:
         unpack_dataset()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -18,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import numpy as np
 import requests
+from PIL import Image
 
 from serving.benchmark.load import LoadError, Request
 from serving.client import protos
@@ -68,12 +71,13 @@ def started(version: Path, image: bytes, peers_python: Path | None, logs: Path) 
 
 
 def _ours(stack: contextlib.ExitStack, version: Path, image: bytes, logs: Path) -> list[Contender]:
-    rest, grpc, gateway, ui = _free_ports(4)
+    rest, grpc_port, gateway, ui = _free_ports(4)
     models = Path(stack.enter_context(tempfile.TemporaryDirectory()), "model")
     models.mkdir()
     (models / version.name).symlink_to(version.resolve())
-    server = ["serving.embedded", f"--port={grpc}", f"--rest_api_port={rest}", f"--model_name={MODEL}"]
-    _start(stack, [sys.executable, "-m", *server, f"--model_base_path={models}"], logs / "model-server.log")
+    server = [f"--port={grpc_port}", f"--rest_api_port={rest}", f"--model_name={MODEL}", f"--model_base_path={models}"]
+    server += ["--enable_batching", "--batching_parameters_file=serving/config/batching.config"]  # as in the Procfile
+    _start(stack, [sys.executable, "-m", "serving.embedded", *server], logs / "model-server.log")
     password = secrets.token_urlsafe(24)
     settings = {
         "GATEWAY_USER": _USER,
@@ -81,16 +85,25 @@ def _ours(stack: contextlib.ExitStack, version: Path, image: bytes, logs: Path) 
         "GATEWAY_PORT": str(gateway),
         "GATEWAY_USERS_FILE": str(models.parent / "htpasswd"),
         "SERVING_REST_PORT": str(rest),
-        "SERVING_GRPC_PORT": str(grpc),
+        "SERVING_GRPC_PORT": str(grpc_port),
         "UI_PORT": str(ui),
     }
     _start(stack, [sys.executable, "-m", "gateway", "run"], logs / "gateway.log", settings)
     authorization = {"Authorization": "Basic " + base64.b64encode(f"{_USER}:{password}".encode()).decode()}
+    png = {"instances": [{"b64": base64.b64encode(image).decode()}]}
+    with Image.open(io.BytesIO(image)) as picture:
+        numbers = np.asarray(picture.convert("RGB").resize((96, 96)))
     return [
-        _rest("model server, REST", rest, image, {}),
-        _rest("gateway, REST", gateway, image, authorization),
-        _grpc("model server, gRPC", grpc, image, {}),
+        _rest("model server, REST", rest, png, {}),
+        _rest("gateway, REST", gateway, png, authorization),
+        _grpc("model server, gRPC", grpc_port, image, {}),
         _grpc("gateway, gRPC", gateway, image, authorization),
+        _rest(
+            f"model server, REST, {numbers.size:,} numbers",
+            rest,
+            {"signature_name": "images", "instances": [numbers.tolist()]},
+            {},
+        ),
     ]
 
 
@@ -119,8 +132,8 @@ def _peers(stack: contextlib.ExitStack, version: Path, image: bytes, python: Pat
     return contenders
 
 
-def _rest(name: str, port: int, image: bytes, authorization: dict[str, str]) -> Contender:
-    body = json.dumps({"instances": [{"b64": base64.b64encode(image).decode()}]}).encode()
+def _rest(name: str, port: int, document: dict, authorization: dict[str, str]) -> Contender:
+    body = json.dumps(document).encode()
     request = Request(f"http://127.0.0.1:{port}/v1/models/{MODEL}:predict", body, _JSON | authorization)
     return Contender(name, True, request, _rest_asker(request, lambda answer: answer["predictions"][0]["class_id"]))
 
@@ -159,7 +172,7 @@ def _first_answer(contender: Contender, logs: Path) -> int:
     while True:
         try:
             return contender.ask()
-        except Exception as error:
+        except (requests.RequestException, grpc.RpcError) as error:
             if time.monotonic() > deadline:
                 raise LoadError(f"{contender.name} did not answer within {START_S} s ({error}); see {logs}") from None
             time.sleep(0.5)

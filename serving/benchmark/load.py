@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-WARM_UP_S = 1
+_LONGEST_S = 60
 _TIMEOUT_S = 60
 _WRK_SCRIPT = """\
 wrk.method = "POST"
@@ -64,8 +64,10 @@ class Measurement:
 
 
 def check_tools() -> None:
-    """Raises:
-    LoadError: a generator is missing.
+    """Looks for the generators.
+
+    Raises:
+        LoadError: one is missing.
     """
     missing = [name for name in ("wrk", "h2load") if not shutil.which(name)]
     if missing:
@@ -73,34 +75,36 @@ def check_tools() -> None:
 
 
 def measure(request: Request, connections: int, seconds: int) -> Measurement:
-    """Runs the load, after a second of warm-up.
+    """Runs the load, longer than asked for where a slow server answers nothing in that time.
 
     Raises:
-        LoadError: the generator failed, or nothing was answered.
+        LoadError: the generator failed, or nothing was answered in a minute.
     """
     with tempfile.TemporaryDirectory() as scratch:
         body = Path(scratch, "body")
-        if not request.grpc:
-            body.write_bytes(request.body)
-            return _wrk(request, connections, seconds, body)
-        body.write_bytes(struct.pack(">BI", 0, len(request.body)) + request.body)  # not compressed, length
-        return _h2load(request, connections, seconds, body)
+        length_prefix = struct.pack(">BI", 0, len(request.body)) if request.grpc else b""  # not compressed
+        body.write_bytes(length_prefix + request.body)
+        while seconds <= _LONGEST_S:
+            measured = (_h2load if request.grpc else _wrk)(request, connections, seconds, body)
+            if measured is not None:
+                return measured
+            seconds *= 2
+    raise LoadError(f"{request.url} answered nothing in {seconds // 2} s")
 
 
-def _wrk(request: Request, connections: int, seconds: int, body: Path) -> Measurement:
+def _wrk(request: Request, connections: int, seconds: int, body: Path) -> Measurement | None:
     headers = ", ".join(f"[{json.dumps(name)}] = {json.dumps(value)}" for name, value in request.headers.items())
     script = body.with_suffix(".lua")
     script.write_text(_WRK_SCRIPT.format(body=json.dumps(str(body)), headers=f"{{{headers}}}"), encoding="utf-8")
     command = ["wrk", "-t1", f"-c{connections}", f"--timeout={_TIMEOUT_S}s", f"--script={script}"]
-    _output([*command, f"-d{WARM_UP_S}s", request.url])
     found = json.loads(_output([*command, f"-d{seconds}s", request.url]).splitlines()[-1])
     if not found["requests"]:
-        raise LoadError(f"{request.url} answered nothing within {seconds} s")
+        return None
     percentiles = (found[name] / 1000 for name in ("p50", "p95", "p99"))
     return Measurement(found["requests"], found["us"] / 1e6, found["errors"], *percentiles)
 
 
-def _h2load(request: Request, connections: int, seconds: int, body: Path) -> Measurement:
+def _h2load(request: Request, connections: int, seconds: int, body: Path) -> Measurement | None:
     log = body.with_suffix(".log")
     headers = {"content-type": "application/grpc", "te": "trailers", **request.headers}
     command = ["h2load", "-t1", "-m1", f"--data={body}", *(f"-H{name}: {value}" for name, value in headers.items())]
@@ -108,11 +112,11 @@ def _h2load(request: Request, connections: int, seconds: int, body: Path) -> Mea
     _, answer_bytes = _done_and_data([*command, "-n1", "-c1", request.url])
     if not answer_bytes:
         raise LoadError(f"{request.url} answered an error")
-    options = [f"-c{connections}", f"-D{seconds}", f"--warm-up-time={WARM_UP_S}", f"--log-file={log}"]
+    options = [f"-c{connections}", f"-D{seconds}", f"--log-file={log}"]
     done, data_bytes = _done_and_data([*command, *options, request.url])
     answered = data_bytes // answer_bytes
     if not answered:
-        raise LoadError(f"{request.url} answered nothing within {seconds} s")
+        return None
     latencies_ms = np.loadtxt(log, dtype=np.int64, ndmin=2)[:, 2] / 1000  # start (us), status, duration (us)
     percentiles = (float(value) for value in np.percentile(latencies_ms, [50, 95, 99]))
     return Measurement(answered, float(seconds), done - answered, *percentiles)

@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 
 HEADER = ("", "connections", "requests/s", "p50 ms", "p95 ms", "p99 ms", "errors")
 # Okabe and Ito's colours, which colour-blind people can tell apart; ours are the warm ones.
-_OURS = ("#d55e00", "#e69f00", "#cc79a7", "#f0e442")
+_OURS = ("#d55e00", "#e69f00", "#cc79a7", "#f0e442", "#999999")
 _PEERS = ("#0072b2", "#009e73", "#56b4e9", "#000000")
 
 
