@@ -116,7 +116,7 @@ class Target:
 
     # The models' directory
 
-    def states(self, model: str = "live") -> dict[int, str]:
+    def states(self, model: str) -> dict[int, str]:
         return {version: state for version, (state, _, _) in self.status(model).items()}
 
     def await_states(self, model: str, *wanted: tuple[int, str]) -> None:

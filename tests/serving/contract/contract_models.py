@@ -18,18 +18,17 @@ KINDS = (
 )  # fmt: skip
 WORDS = ("red", "green", "blue")
 
-# name: (versions on disk, version policy and labels)
+# What the config says of each model beside its path: version policy and labels.
 MODELS = {
-    "rules": ((1,), ""),
-    "plain": ((1, 2, 3), ""),
-    "every": ((1, 2, 3), 'model_version_policy { all {} } version_labels { key: "stable" value: 1 } '
-              'version_labels { key: "canary" value: 3 } version_labels { key: "later" value: 9 }'),
-    "two": ((1, 2, 3), "model_version_policy { latest { num_versions: 2 } }"),
-    "some": ((1, 2, 3), "model_version_policy { specific { versions: 1 versions: 3 versions: 9 } }"),
-    "graph": ((1,), ""),
-    "legacy": ((1,), ""),
-    "warm": ((7,), ""),
-    "live": ((1,), ""),
+    "rules": "",
+    "plain": "",
+    "every": 'model_version_policy { all {} } version_labels { key: "stable" value: 1 } '
+             'version_labels { key: "canary" value: 3 } version_labels { key: "later" value: 9 }',
+    "two": "model_version_policy { latest { num_versions: 2 } }",
+    "some": "model_version_policy { specific { versions: 1 versions: 3 versions: 9 } }",
+    "graph": "",
+    "legacy": "",
+    "warm": "",
 }  # fmt: skip
 
 
@@ -45,14 +44,13 @@ def write(root: Path, mounted_at: Path | None = None) -> None:
         save_adder(root / "plain" / str(version), float(version))
     for name in ("every", "two", "some"):
         shutil.copytree(root / "plain", root / name)
-    shutil.copytree(root / "plain" / "1", root / "live" / "1")
     save_graph(root / "graph" / "1")
     save_graph(root / "legacy" / "1", legacy=True)
     shutil.copytree(root / "graph" / "1", root / "warm" / "7")
     write_warmup(root / "warm" / "7")
     entries = [
         f'  config {{ name: "{name}" base_path: "{(mounted_at or root) / name}" model_platform: "tensorflow" {rest} }}'
-        for name, (_, rest) in MODELS.items()
+        for name, rest in MODELS.items()
     ]
     (root / CONFIG).write_text("model_config_list {\n" + "\n".join(entries) + "\n}\n")
     (root / BATCHING).write_text("max_batch_size { value: 16 } batch_timeout_micros { value: 1000 }\n")
