@@ -8,6 +8,7 @@ Ends with 0 after SIGTERM or SIGINT, with 2 for a wrong command line, with 1 whe
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -77,6 +78,7 @@ def _fail(message: str, code: int) -> int:
 
 if __name__ == "__main__":
     result = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a full disk changes nothing about the result
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(result)  # threads that still load or poll must not hold up the end

@@ -81,7 +81,8 @@ class ModelServer:
             return
         grpc_server = await self._start_grpc()
         http_server, http_task = self._start_http()
-        print(self._ready_line(), flush=True)  # noqa: T201  # who started us waits for this line
+        with contextlib.suppress(OSError):  # a full disk must not keep us from serving
+            print(self._ready_line(), flush=True)  # noqa: T201  # who started us waits for this line
         await stop.wait()
         log.info("Stopping: finishing requests in flight")
         closing = []

@@ -340,10 +340,16 @@ class VersionManager:
             self._changed.notify_all()
 
     def _wait_until_available(self, models: Collection[str]) -> None:
-        """Wait until each model has a version that answers, or all of one's versions have failed."""
+        """Wait until each model has a version that answers, or all of one's versions have failed.
+
+        A model that another config drops meanwhile is waited for no longer.
+        """
         with self._changed:
             while not self._stop.is_set():
-                states = {name: [v.status for v in self._models[name].versions.values() if v.wanted] for name in models}
+                states = {
+                    name: [v.status for v in self._models[name].versions.values() if v.wanted]
+                    for name in self._configured.intersection(models)
+                }
                 undecided = [
                     name
                     for name, found in states.items()
