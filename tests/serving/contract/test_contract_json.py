@@ -50,6 +50,10 @@ def test_what_is_read(target: Any, body: bytes, answer: bytes) -> None:
         (b'["\\u12g4"]', "Incorrect hex digit after \\u escape in string. at offset: 2"),
         (b"[1.]", "Miss fraction part in number. at offset: 3"),
         (b"[1e]", "Miss exponent in number. at offset: 3"),
+        (b"[0.]", "Miss fraction part in number. at offset: 3"),
+        (b"[1e+]", "Miss exponent in number. at offset: 4"),
+        (b"[%s]" % (b"9" * 400), "Number too big to be stored in double. at offset: 1"),
+        (b'{"unknown": [-1e999], "inputs": 1}', "Number too big to be stored in double. at offset: 13"),
         (b'{"inputs": 1e999}', "Number too big to be stored in double. at offset: 11"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -253,6 +254,22 @@ def test_a_failing_op_gives_its_own_code_and_message(
     got, answer = ask(any_target, {"signature_name": signature, "instances": values})
     assert got == status, answer
     assert error in answer["error"]
+
+
+def test_bad_requests_do_not_harm_good_ones(target: Any) -> None:
+    good = {"signature_name": "decode", "instances": [{"b64": IMAGE}]}
+    bad = [
+        {"signature_name": "decode", "instances": ["not an image"]},
+        {"signature_name": "decode", "instances": [{"b64": IMAGE[:40]}]},
+        {"signature_name": "decode", "instances": [1]},
+        {"instances": [[1, 2], [3]]},
+        b"{",
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda body: (body is good, target.post("rules:predict", body)), [good, *bad] * 10))
+    for is_good, answer in answers:
+        assert answer.status_code == (200 if is_good else 400), answer.text
+        assert not is_good or answer.json() == {"predictions": [1]}
 
 
 def test_with_batching_every_tensor_needs_the_same_rows(targets: Any) -> None:

@@ -98,9 +98,7 @@ def test_a_full_queue_is_unavailable() -> None:
 def batching(start: Any, toolbox: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("batching")
     toolbox.publish(root / "m", 1, addend=2)
-    warmup = toolbox.publish(root / "m", 2, addend=3) / "assets.extra"
-    warmup.mkdir()
-    write_warmup(warmup / "tf_serving_warmup_requests")
+    toolbox.publish(root / "m", 2, addend=3)
     (root / "models.config").write_text(CONFIG.format(base=root / "m"))
     (root / "batching.config").write_text("max_batch_size { value: 16 } batch_timeout_micros { value: 5000 }")
     return start(
@@ -111,18 +109,10 @@ def batching(start: Any, toolbox: Any, tmp_path_factory: pytest.TempPathFactory)
         f"--batching_parameters_file={root / 'batching.config'}",
         "--enable_grpc_healthcheck_service",
         "--enable_serialization_as_tensor_content",
+        "--enable_signature_method_name_check",
+        "--rest_api_enable_cors_support",
         "--num_load_threads=2",
     )
-
-
-def write_warmup(file: Path) -> None:
-    from tensorflow_serving.apis import prediction_log_pb2
-
-    entry = prediction_log_pb2.PredictionLog()
-    entry.predict_log.request.model_spec.name = "m"
-    entry.predict_log.request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.float32([1, 2])))
-    with tf.io.TFRecordWriter(str(file)) as writer:
-        writer.write(entry.SerializeToString())
 
 
 def test_one_bad_image_among_good_ones(batching: Any) -> None:
@@ -141,13 +131,6 @@ def test_one_bad_image_among_good_ones(batching: Any) -> None:
     assert "Unknown image file format" in answers[7].json()["error"]
     good = [answer.json()["predictions"][0] for answer in answers if answer.status_code == 200]
     assert good == [height for height in range(1, 17) if height != 8]
-
-
-def test_all_versions_labels_and_warm_up(batching: Any) -> None:
-    assert batching.states() == {1: "AVAILABLE", 2: "AVAILABLE"}
-    assert batching.post("m:predict", {"instances": [0.0]}).json() == {"predictions": [3.0]}
-    assert batching.post("m/labels/stable:predict", {"instances": [0.0]}).json() == {"predictions": [2.0]}
-    assert "Replayed 1 warm-up requests of m" in batching.log.read_text()
 
 
 def test_tensor_content_and_health(batching: Any) -> None:
@@ -177,6 +160,26 @@ def test_tensor_content_and_health(batching: Any) -> None:
             stream = channel.unary_stream("/grpc.health.v1.Health/Watch")(question, timeout=60)
             assert next(stream) == answer
             stream.cancel()
+
+
+def test_cors_headers_and_method_names(batching: Any) -> None:
+    wanted = {
+        "Access-Control-Allow-Origin": "*",
+        "Access-Control-Allow-Methods": "POST, GET",
+        "Access-Control-Allow-Headers": "Content-Type",
+    }
+    for answer in (
+        batching.post("m:predict", {"instances": [0.0]}),
+        batching.post("m:predict", b"{"),
+        batching.get("/v1/models/m"),
+        batching.session.options(f"{batching.base}/v1/models/m:predict", headers={"Origin": "http://a"}, timeout=60),
+    ):
+        assert wanted.items() <= answer.headers.items()
+    answer = batching.post("m:classify", {"signature_name": "classify", "examples": [{}]})
+    assert answer.json() == {
+        "error": "Expected classification signature method_name to be tensorflow/serving/classify. "
+        "Was: tensorflow/serving/predict"
+    }
 
 
 def test_a_changed_config_file_is_applied(batching: Any, toolbox: Any) -> None:

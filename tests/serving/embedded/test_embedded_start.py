@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from serving.embedded import flags, model_config
+from serving.embedded import batching_config, flags, model_config
 from serving.embedded.errors import ServingError
-from serving.embedded.text_protos import BatchingParameters, MonitoringConfig, read
+from serving.embedded.text_protos import MonitoringConfig, read
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -73,8 +73,8 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path, toolbox: Any) -> None:
     [
         ("model_config_list { config { name: ", "Invalid protobuf file"),
         ('model_config_list { config { name: "a" base_path: "rel" model_platform: "tensorflow" } }', "absolute path"),
-        ('model_config_list { config { name: "a" base_path: "/a" } }', "Illegal setting neither ModelServerConfig::model_type"),
-        ('model_config_list { config { name: "a" base_path: "/a" model_platform: "x" } }', "Model a requests unsupported platform x"),
+        ('model_config_list { config { name: "a" base_path: "/a" } }', "neither ModelServerConfig::model_type"),
+        ('model_config_list { config { name: "a" base_path: "/a" model_platform: "x" } }', "unsupported platform x"),
         ('model_config_list { config { name: "a" base_path: "/a" model_platform: "tensorflow" } '
          'config { name: "a" base_path: "/b" model_platform: "tensorflow" } }', "Illegal to list model a multiple"),
     ],
@@ -89,7 +89,7 @@ def test_a_broken_model_config(tmp_path: Path, text: str, message: str) -> None:
 def test_the_configs_in_the_repository_are_valid() -> None:
     models = model_config.settings(read(REPO / "serving/config/models.config", ModelServerConfig()))
     assert str(models["fashion_mnist"].base_path) == "/models/fashion_mnist"
-    assert read(REPO / "serving/config/batching.config", BatchingParameters()).max_batch_size.value == 32
+    assert batching_config.read_settings(str(REPO / "serving/config/batching.config")).run_size == 32
     assert read(REPO / "serving/config/monitoring.config", MonitoringConfig()).prometheus_config.enable
 
 
