@@ -18,6 +18,7 @@ _ESCAPE = re.compile(r"\\(?:u[0-9a-f]{4}|.)")  # the pairs too, so that an escap
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 INDENT = "    "
 QUOTED_LIMIT = 256
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` makes an encoder for every call
 
 
 def format_floats(values: np.ndarray) -> list[str]:
