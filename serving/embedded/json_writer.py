@@ -65,7 +65,7 @@ def quote(text: bytes) -> str:
 
 def quote_text(text: str) -> str:
     """Quote a str that may hold escaped raw bytes."""
-    quoted = json.dumps(text, ensure_ascii=False)
+    quoted = _ENCODE(text)
     if not _CONTROL.search(text):
         return quoted
     # RapidJSON writes the digits of an escape in capitals.
