@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from serving.embedded import metrics
 from serving.embedded.batching_config import BatchingSettings
 from serving.embedded.errors import Code, ServingError, from_exception, invalid_argument
 from serving.embedded.inference import Runner
@@ -114,6 +115,9 @@ class BatchScheduler:
         tasks = [task for task in tasks if task.answer.set_running_or_notify_cancel()]
         if not tasks:
             return
+        now = time.monotonic()
+        for task in tasks:
+            metrics.queuing_latency(now - task.enqueued)
         try:
             results = self._run_merged(queue, tasks)
         except Exception as error:
@@ -141,6 +145,7 @@ class BatchScheduler:
             if padded > rows and rows:
                 parts.append(np.repeat(parts[0][:1], padded - rows, axis=0))
             feeds[name] = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        metrics.batch_run(rows, padded)
         outputs = queue.runner.run(feeds, queue.fetches)
         for output in outputs:
             if output.ndim == 0:
@@ -167,6 +172,8 @@ class BatchingRunner:
     ) -> list[np.ndarray]:
         """Run the graph once, together with whoever else wants the same tensors now."""
         rows = _rows(feeds)
+        for _ in feeds:
+            metrics.batch_input(rows)
         settings = self._scheduler.settings
         limit = settings.run_size
         if rows > settings.max_batch_size and not settings.enable_large_batch_splitting:
@@ -183,8 +190,10 @@ class BatchingRunner:
             try:
                 results.append(answer.result(None if deadline is None else max(0.0, deadline - time.monotonic())))
             except FutureTimeout:
-                for waiting in answers:
-                    waiting.cancel()
+                still_queued = [waiting.cancel() for waiting in answers]
+                if all(still_queued):
+                    message = "Run() timeout exceeded while waiting in batching queue"
+                    raise ServingError(Code.RESOURCE_EXHAUSTED, message) from None
                 raise ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification") from None
         if len(results) == 1:
             return results[0]

@@ -54,7 +54,7 @@ class _Metric:
                 for limit, count in zip([*(self.limits or []), None], histogram.counts, strict=True):
                     running += count
                     text = "+Inf" if limit is None else f"{limit:g}"
-                    lines.append(f'{name}_bucket{{{labels},le="{text}"}} {running}')
+                    lines.append(f'{name}_bucket{{{labels}{"," if labels else ""}le="{text}"}} {running}')
                 lines.append(f"{name}_sum{{{labels}}} {histogram.total:g}")
                 lines.append(f"{name}_count{{{labels}}} {running}")
         return lines
@@ -70,7 +70,25 @@ _RUNTIME_LATENCY = _Metric("runtime_latency", ("model_name", "API", "runtime"), 
 _EXAMPLE_TOTAL = _Metric("request_example_count_total", ("model",))
 _EXAMPLE_COUNTS = _Metric("request_example_counts", ("model",), _EXAMPLE_LIMITS)
 _WARMUP_LATENCY = _Metric("model_warmup_latency", ("model_path", "status"), _LATENCY_LIMITS)
-_ALL = (_WARMUP_LATENCY, _REQUEST_COUNT, _EXAMPLE_TOTAL, _EXAMPLE_COUNTS, _REQUEST_LATENCY, _RUNTIME_LATENCY)
+_BATCH_LIMITS = [float(2**i) for i in range(14)]
+_INPUT_BATCH = _Metric("batching_session:input_batch_size", (), _BATCH_LIMITS)
+_PADDING = _Metric("batching_session:padding_size", ("execution_batch_size",), _BATCH_LIMITS)
+_PROCESSED_BATCH = _Metric("batching_session:processed_batch_size", (), _BATCH_LIMITS)
+_QUEUING_LATENCY = _Metric("batching_session:queuing_latency", ("thread_pool_name",), [100 * 1.2**i for i in range(52)])
+_BATCH_RUNS = _Metric("batching_session:wrapped_run_count", ())
+_ALL = (
+    _INPUT_BATCH,
+    _PADDING,
+    _PROCESSED_BATCH,
+    _QUEUING_LATENCY,
+    _BATCH_RUNS,
+    _WARMUP_LATENCY,
+    _REQUEST_COUNT,
+    _EXAMPLE_TOTAL,
+    _EXAMPLE_COUNTS,
+    _REQUEST_LATENCY,
+    _RUNTIME_LATENCY,
+)
 
 
 def count_request(model: str, status: str) -> None:
@@ -94,6 +112,23 @@ def count_examples(model: str, count: int) -> None:
     _EXAMPLE_COUNTS.observe((model,), float(count))
 
 
+def batch_input(rows: int) -> None:
+    """Record the rows of one input tensor of a request that is to be batched."""
+    _INPUT_BATCH.observe((), rows)
+
+
+def queuing_latency(seconds: float) -> None:
+    """Record how long a request waited for its batch."""
+    _QUEUING_LATENCY.observe(("",), seconds * 1e6)
+
+
+def batch_run(rows: int, padded: int) -> None:
+    """Record one run of the graph for a batch, with its rows before and after padding."""
+    _PADDING.observe((str(padded),), padded - rows)
+    _PROCESSED_BATCH.observe((), padded)
+    _BATCH_RUNS.increment(())
+
+
 def warmup_latency(path: str, seconds: float) -> None:
     """Record how long the replay of a version's warm-up records took."""
     _WARMUP_LATENCY.observe((path, Code.OK.name), seconds * 1e6)
@@ -106,7 +141,7 @@ def first_value(name: str) -> int:
         name: as "/tensorflow/serving/request_count"; 0 for a histogram or an unknown name.
     """
     for metric in _ALL:
-        if f"/tensorflow/serving/{metric.name}" == name:
+        if f"/tensorflow/serving/{metric.name.replace(':', '/')}" == name:
             with metric.lock:
                 return min(metric.counters.items(), default=((), 0))[1]
     return 0

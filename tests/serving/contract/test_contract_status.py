@@ -190,6 +190,23 @@ def test_the_prometheus_page(any_target: Any) -> None:
     )
 
 
+def test_batches_are_measured(targets: Any) -> None:
+    batching = targets(True)
+
+    def seen() -> tuple[float, ...]:
+        return (
+            batching.metric("batching_session:input_batch_size_sum"),
+            batching.metric("batching_session:processed_batch_size_sum"),
+            batching.metric("batching_session:padding_size_count", execution_batch_size="3"),
+            batching.metric("batching_session:queuing_latency_count", thread_pool_name=""),
+            batching.metric("batching_session:wrapped_run_count"),
+        )
+
+    before = seen()
+    assert batching.post("rules:predict", {"instances": [1, 2, 3]}).status_code == 200
+    assert tuple(now - then for now, then in zip(seen(), before, strict=True)) == (3, 3, 1, 1, 1)
+
+
 def test_a_quote_in_a_label_is_escaped(target: Any) -> None:
     target.get("/v1/models/a%22b%5Cc")
     assert target.metric("request_count", model_name='a\\"b\\\\c', status="NOT_FOUND") >= 1

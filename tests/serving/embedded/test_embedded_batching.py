@@ -94,6 +94,17 @@ def test_a_full_queue_is_unavailable() -> None:
     assert first.result(60)[0].tolist() == [2]
 
 
+def test_a_timeout_says_whether_the_request_was_still_waiting() -> None:
+    adder = Adder()
+    adder.released.clear()
+    runner = BatchingRunner(adder, BatchScheduler(BatchingSettings(num_batch_threads=1)))
+    for code in (Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED):  # the second finds the only thread busy
+        with pytest.raises(ServingError) as caught:
+            runner.run({"x:0": np.array([1])}, ["y:0"], timeout_ms=2000)
+        assert caught.value.code == code
+    adder.released.set()
+
+
 @pytest.fixture(scope="module")
 def batching(start: Any, toolbox: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("batching")

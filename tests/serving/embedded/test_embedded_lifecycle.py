@@ -31,7 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, toolbox: Any) -> Path:
 @pytest.fixture(scope="module")
 def changing(start: Any, base: Path) -> Any:
     """A server whose versions the tests below change, one after the other."""
-    return start("--model_name=m", f"--model_base_path={base}")
+    return start("--model_name=m", f"--model_base_path={base}", "--rest_api_timeout_in_ms=8000")
 
 
 def test_reloads_that_hang_keep_no_other_from_starting(changing: Any, base: Path, tmp_path: Path) -> None:
@@ -56,6 +56,11 @@ def test_reloads_that_hang_keep_no_other_from_starting(changing: Any, base: Path
         for call in hanging:
             call.cancel()
     assert changing.post("m:predict", {"instances": [0.0]}).json() == {"predictions": [2.0]}
+
+
+def test_a_rest_request_that_takes_too_long(changing: Any) -> None:
+    answer = changing.post("m:predict", {"signature_name": "slow", "instances": [1e9]})
+    assert (answer.status_code, answer.json()) == (504, {"error": "Timed out waiting for notification"})
 
 
 def test_a_graceful_stop_finishes_what_is_in_flight(changing: Any) -> None:
