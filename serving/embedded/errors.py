@@ -87,3 +87,13 @@ def from_exception(error: BaseException) -> ServingError:
     if isinstance(error, MemoryError):
         return ServingError(Code.RESOURCE_EXHAUSTED, "out of memory")
     return ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def code_and_message(error: BaseException) -> tuple[Code, str]:
+    """What to answer where a request failed.
+
+    For where an error ends: it holds the frames it came through, and a variable there that named it would be a cycle,
+    which keeps the request in memory until the garbage collector comes.
+    """
+    failure = from_exception(error)
+    return failure.code, failure.message

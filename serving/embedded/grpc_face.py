@@ -27,7 +27,7 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving.embedded import examples, inference, messages, metrics
 from serving.embedded.config_reloader import ConfigReloader
-from serving.embedded.errors import Code, ServingError, from_exception, grpc_message, invalid_argument
+from serving.embedded.errors import Code, ServingError, code_and_message, grpc_message, invalid_argument
 from serving.embedded.inference import Classification, Task
 from serving.embedded.proto_tensors import from_proto, to_proto
 from serving.embedded.versions import VersionManager
@@ -77,7 +77,9 @@ class _Decoding(grpc.aio.ServerInterceptor):
             try:
                 request = handler.request_deserializer(data)
             except DecodeError as error:
-                await context.abort(grpc.StatusCode.INTERNAL, grpc_message(str(error)))
+                context.set_code(grpc.StatusCode.INTERNAL)
+                context.set_details(grpc_message(str(error)))
+                return None
             return await handler.unary_unary(request, context)
 
         return grpc.unary_unary_rpc_method_handler(decode_and_handle, None, handler.response_serializer)
@@ -117,7 +119,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: Context
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """Return the signatures of a version."""
-        return await _answer(context, lambda: self._metadata(request))
+        return _answer(context, lambda: self._metadata(request))
 
     async def _infer(
         self, api: str, work: Callable[[Any, int | None], Answer], request: Any, context: Context, model: str
@@ -130,10 +132,9 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             loop = asyncio.get_running_loop()
             answer = await loop.run_in_executor(self._executor, work, request, timeout_ms)
         except Exception as error:
-            failure = from_exception(error)
             if api:
-                metrics.count_request(model, failure.code.name)
-            return await _abort(context, error)
+                metrics.count_request(model, code_and_message(error)[0].name)
+            return _fail(context, error)
         if api:
             metrics.count_request(model, Code.OK.name)
             metrics.request_latency(model, api, "GRPC", time.perf_counter() - start)
@@ -219,7 +220,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self, request: get_model_status_pb2.GetModelStatusRequest, context: Context
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """Return the states of a model's versions."""
-        return await _answer(context, lambda: self._status(request))
+        return _answer(context, lambda: self._status(request))
 
     async def HandleReloadConfigRequest(  # noqa: N802
         self, request: model_management_pb2.ReloadConfigRequest, context: Context
@@ -230,7 +231,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         try:
             return await asyncio.get_running_loop().run_in_executor(thread, self._reload, request)
         except Exception as error:
-            return await _abort(context, error)
+            return _fail(context, error)
         finally:
             thread.shutdown(wait=False)
 
@@ -259,20 +260,24 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         return response
 
 
-async def _answer(context: Context, work: Callable[[], Answer]) -> Answer:
+def _answer(context: Context, work: Callable[[], Answer]) -> Answer:
     """Do work that needs no worker thread."""
     try:
         return work()
     except Exception as error:
-        return await _abort(context, error)
+        return _fail(context, error)
 
 
-async def _abort(context: Context, error: Exception) -> Any:
-    failure = from_exception(error)
-    if failure.code == Code.INTERNAL:
+def _fail(context: Context, error: Exception) -> Any:
+    """Set the status of a failed call; what the handler then returns is not looked at.
+
+    Not by `context.abort`: what that raises lives in a cycle, with the request, until the garbage collector comes.
+    """
+    code, message = code_and_message(error)
+    if code == Code.INTERNAL:
         log.error("gRPC call failed", exc_info=error)
-    await context.abort(_STATUS_CODES[int(failure.code)], grpc_message(failure.message))
-    raise AssertionError("abort raises")
+    context.set_code(_STATUS_CODES[int(code)])
+    context.set_details(grpc_message(message))
 
 
 def _use(manager: VersionManager, spec: ModelSpec) -> Any:
@@ -324,7 +329,7 @@ def _health_handler() -> grpc.GenericRpcHandler:
 
     async def check(request: bytes, context: Context) -> bytes:
         if request:
-            return await _abort(context, ServingError(Code.NOT_FOUND, "service name unknown"))
+            return _fail(context, ServingError(Code.NOT_FOUND, "service name unknown"))
         return _SERVING
 
     async def watch(request: bytes, context: Context) -> AsyncIterator[bytes]:

@@ -18,7 +18,7 @@ from google.protobuf.json_format import MessageToJson
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from serving.embedded import examples, inference, json_results, json_tensors, messages, metrics
-from serving.embedded.errors import Code, from_exception, http_status, invalid_argument
+from serving.embedded.errors import Code, code_and_message, http_status, invalid_argument
 from serving.embedded.json_writer import error_body
 from serving.embedded.servable import input_types
 from serving.embedded.versions import VersionManager
@@ -121,11 +121,11 @@ class RestFace:
             metrics.count_request(error.model, Code.INVALID_ARGUMENT.name)
             return 400, b""
         except Exception as error:
-            failure = from_exception(error)
-            if failure.code == Code.INTERNAL:
+            code, message = code_and_message(error)
+            if code == Code.INTERNAL:
                 log.error("%s %s failed", scope["method"], path, exc_info=error)
-            metrics.count_request(target.model, failure.code.name)
-            return http_status(failure.code), error_body(failure.message)
+            metrics.count_request(target.model, code.name)
+            return http_status(code), error_body(message)
         metrics.count_request(target.model, Code.OK.name)
         if target.method in ("predict", "classify", "regress"):
             metrics.request_latency(target.model, target.method, "REST", time.perf_counter() - start)

@@ -172,6 +172,19 @@ def test_a_large_body_is_taken_in_and_let_go(target: Any, toolbox: Any) -> None:
     toolbox.wait_until(lambda: fuzz.usage(target.process.pid).rss_mb < before + 100, what="the memory to come back")
 
 
+def test_large_requests_that_fail_do_not_pile_up(target: Any) -> None:
+    """An error must not keep the request alive; the garbage collector may come late."""
+    size = 50 * 2**20
+    request = predict_request("nope", "x", 1, size // 4, bytes(size))
+    with Peak(target.process.pid) as peak, target.channel() as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        for _ in range(12):
+            assert target.post("m:predict", b"x" * size).status_code == 400
+            with pytest.raises(grpc.RpcError, match="not found"):
+                stub.Predict(request, timeout=60)
+    assert peak.rise_mb < 600, "12 of each are 1200 MB and more"
+
+
 def test_slow_clients_hold_up_nobody(target: Any) -> None:
     with ExitStack() as stack:
         connections = [stack.enter_context(connect(target)) for _ in range(200)]
