@@ -4,8 +4,9 @@
     SERVING_REST_URL=http://host:8501 SERVING_GRPC=host:8500 python tests/serving/contract/real.py
     python tests/serving/contract/real.py --write DIRECTORY [--mounted-at PATH]
 
-The first writes the models, starts `docker run` of VITRINE_SERVING_IMAGE (tensorflow/serving:2.20.0) twice, without and
-with batching, with the models mounted and the ports on loopback, runs `pytest -m contract`, and removes the containers.
+The first writes the models, starts `docker run` of VITRINE_SERVING_IMAGE (else the image of docker-compose.yml) twice,
+without and with batching, with the models mounted and the ports on loopback, runs `pytest -m contract`, and removes the
+containers.
 The second starts nothing. The third writes models and configs for a server that someone else starts with the flags it
 prints; PATH is where that server will see them. Other arguments go to pytest.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +31,7 @@ from pathlib import Path
 import contract_models
 
 TESTS = Path(__file__).resolve().parent
-IMAGE = "tensorflow/serving:2.20.0"
+REPO = TESTS.parents[2]
 GRPC, REST = 8500, 8501  # in the container
 START_TIMEOUT_S = 300.0
 
@@ -67,7 +69,7 @@ def _against_containers(for_pytest: Sequence[str]) -> int:
         raise RealError(
             "docker is not there: install it, or name a running server with SERVING_REST_URL and SERVING_GRPC"
         )
-    image = os.environ.get("VITRINE_SERVING_IMAGE") or IMAGE
+    image = os.environ.get("VITRINE_SERVING_IMAGE") or _image_of_compose()
     with tempfile.TemporaryDirectory(prefix="vitrine-contract-") as folder, ExitStack() as stack:
         directory = Path(folder).resolve()
         directory.chmod(0o755)  # the container's user reads it
@@ -80,6 +82,11 @@ def _against_containers(for_pytest: Sequence[str]) -> int:
             environ |= {f"SERVING_{batching}REST_URL": f"http://{rest}", f"SERVING_{batching}GRPC": grpc}
             _await_ready(docker, name, f"http://{rest}")
         return _pytest(environ, for_pytest)
+
+
+def _image_of_compose() -> str:
+    text = (REPO / "docker-compose.yml").read_text(encoding="utf-8")
+    return re.search(r"^ +image: (tensorflow/serving:\S+)$", text, re.MULTILINE)[1]
 
 
 @contextmanager
@@ -128,7 +135,7 @@ def _await_ready(docker: str, name: str, url: str) -> None:
 
 def _pytest(environ: dict[str, str] | os._Environ[str], arguments: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-m", "contract", str(TESTS), *arguments]
-    return subprocess.run(command, env=dict(environ), cwd=TESTS.parents[2]).returncode
+    return subprocess.run(command, env=dict(environ), cwd=REPO).returncode
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[3]
 REAL = REPO / "tests" / "serving" / "contract" / "real.py"
+IMAGE = re.search(r"image: (tensorflow/serving:\S+)", (REPO / "docker-compose.yml").read_text())[1]
 # Two tests that together need both servers and their directory.
 FEW = ("-p", "no:cacheprovider", "-k", "test_paths or test_a_vanished_version")
 
@@ -69,15 +71,15 @@ def docker(tmp_path: Path) -> Path:
 
 
 def test_the_whole_way(docker: Path, tmp_path: Path) -> None:
-    tag = "tensorflow/serving:9.9"
     basetemp = f"--basetemp={tmp_path / 'inner'}"
-    result = run(*FEW, basetemp, PATH=f"{docker}:{os.environ['PATH']}", VITRINE_SERVING_IMAGE=tag)
+    result = run(*FEW, basetemp, PATH=f"{docker}:{os.environ['PATH']}")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "10 passed" in result.stdout
     plain, batching = (docker / "calls").read_text().splitlines()
     for call in (plain, batching):
         assert (
-            f" --publish 127.0.0.1::8500 --publish 127.0.0.1::8501 --entrypoint tensorflow_model_server {tag} " in call
+            f" --publish 127.0.0.1::8500 --publish 127.0.0.1::8501 --entrypoint tensorflow_model_server {IMAGE} "
+            in call
         )
         assert ":ro " in call
     assert ("--enable_batching" in plain, "--enable_batching" in batching) == (False, True)
@@ -91,6 +93,16 @@ def test_without_docker_one_line_says_so(tmp_path: Path) -> None:
     assert result.stderr == (
         "error: docker is not there: install it, or name a running server with SERVING_REST_URL and SERVING_GRPC\n"
     )
+
+
+def test_a_docker_that_fails(tmp_path: Path) -> None:
+    script = tmp_path / "docker"
+    script.write_text("#!/bin/sh\necho no such image >&2\nexit 125\n")
+    script.chmod(0o755)
+    result = run(PATH=f"{tmp_path}:{os.environ['PATH']}", VITRINE_SERVING_IMAGE="tensorflow/serving:9.9")
+    assert result.returncode == 1
+    assert " tensorflow/serving:9.9 --port=8500 --rest_api_port=8501 --model_config_file=/" in result.stdout
+    assert result.stderr.endswith("no such image\nerror: docker run ended with 125: what it said is above\n")
 
 
 def test_an_address_needs_both_of_its_variables() -> None:
