@@ -13,8 +13,14 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 from PIL import Image
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 from serving.embedded.batcher import BatchingRunner, BatchScheduler
 from serving.embedded.batching_config import BatchingSettings
@@ -206,3 +212,10 @@ def test_a_changed_config_file_is_applied(batching: Any, toolbox: Any) -> None:
     answer = {"predictions": [3.0]}
     toolbox.wait_until(lambda: batching.post("m/labels/stable:predict", {"instances": [0.0]}).json() == answer)
     assert batching.log.read_text().count("not applied") == 1
+    # What comes by gRPC lasts until the file is read again.
+    request = model_management_pb2.ReloadConfigRequest()
+    text_format.Parse(file.read_text().replace("stable", "other"), request.config)
+    with batching.channel() as channel:
+        model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest(request, timeout=60)
+    toolbox.wait_until(lambda: batching.post("m/labels/stable:predict", {"instances": [0.0]}).json() == answer)
+    assert batching.post("m/labels/other:predict", {"instances": [0.0]}).status_code == 400
