@@ -60,10 +60,9 @@ def parse(body: bytes) -> Any:
         return parse_exactly(body)
     if _TOO_MANY_DIGITS in body.translate(_DIGITS_TO_ZERO):
         return parse_exactly(body)
-    text = body.removeprefix(_BOM).decode("utf-8", "surrogateescape")
+    text = body.removeprefix(_BOM).lstrip(b" \t\n\r").decode("utf-8", "surrogateescape")
     try:
-        position = _WHITESPACE.match(text).end()  # type: ignore[union-attr]  # the pattern matches the empty string
-        value = _DECODER.raw_decode(text, position)[0]
+        value = _DECODER.raw_decode(text)[0]
         # `json` makes 1e999 an infinity. The fastest way to find one anywhere: marshal writes a double as its 8 bytes.
         doubles = marshal.dumps(value, 2)
         # A number that stands alone may go on with a dot, which `json` takes for trailing text.

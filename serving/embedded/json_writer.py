@@ -9,6 +9,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ _ESCAPE = re.compile(r"\\(?:u[0-9a-f]{4}|.)")  # the pairs too, so that an escap
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 INDENT = "    "
 QUOTED_LIMIT = 256
+_AT_ONCE = 2**16  # numbers formatted by one operation, during which no other thread runs
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` makes an encoder for every call
 
 
@@ -34,11 +36,12 @@ def format_floats(values: np.ndarray) -> list[str]:
         One string for each value in row-major order.
     """
     flat = values.ravel()
-    count = flat.size
-    if not count:
-        return []
-    numbers = flat.tolist()
-    texts = ("%g " * count % tuple(numbers)).split()
+    parts = [_format_flat(flat[start : start + _AT_ONCE]) for start in range(0, flat.size, _AT_ONCE)]
+    return parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))
+
+
+def _format_flat(flat: np.ndarray) -> list[str]:
+    texts = ("%g " * flat.size % tuple(flat.tolist())).split()
     with np.errstate(over="ignore", invalid="ignore"):
         same = np.array(list(map(float, texts)), dtype=np.float64).astype(flat.dtype) == flat
     finite = np.isfinite(flat)

@@ -298,3 +298,8 @@ def test_written_numbers_are_tensorflow_servings(data: st.DataObject, kind: type
             assert text == digits + ("" if "." in digits or "e" in digits else ".0")
         else:
             assert text in ("NaN", "Infinity", "-Infinity")
+
+
+def test_many_numbers_keep_their_order() -> None:
+    values = np.arange(200_000, dtype=np.float32) / 8
+    np.testing.assert_array_equal(np.array(format_floats(values), np.float32), values)
