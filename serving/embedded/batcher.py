@@ -29,6 +29,7 @@ class _Task:
     rows: int
     answer: Future[list[np.ndarray]]
     enqueued: float
+    deadline: float | None  # by the monotonic clock
 
 
 @dataclass
@@ -52,11 +53,15 @@ class BatchScheduler:
             threading.Thread(target=self._work, name=f"batch-{number}", daemon=True).start()
 
     def submit(
-        self, runner: Runner, feeds: Mapping[str, np.ndarray], fetches: Sequence[str]
+        self,
+        runner: Runner,
+        feeds: Mapping[str, np.ndarray],
+        fetches: Sequence[str],
+        deadline: float | None = None,
     ) -> Future[list[np.ndarray]]:
         """Queue one request of at most max_batch_size rows."""
         rows = next(iter(feeds.values())).shape[0]
-        task = _Task(feeds, rows, Future(), time.monotonic())
+        task = _Task(feeds, rows, Future(), time.monotonic(), deadline)
         # Shapes and types are part of the key, so that whatever is in one queue can be concatenated.
         shapes = tuple((name, str(array.dtype), self._trailing(array)) for name, array in sorted(feeds.items()))
         key = (id(runner), tuple(fetches), shapes)
@@ -146,7 +151,7 @@ class BatchScheduler:
                 parts.append(np.repeat(parts[0][:1], padded - rows, axis=0))
             feeds[name] = parts[0] if len(parts) == 1 else np.concatenate(parts)
         metrics.batch_run(rows, padded)
-        outputs = queue.runner.run(feeds, queue.fetches)
+        outputs = queue.runner.run(feeds, queue.fetches, _latest_timeout_ms(tasks))
         for output in outputs:
             if output.ndim == 0:
                 raise ServingError(Code.FAILED_PRECONDITION, "Batched output tensor has 0 dimensions")
@@ -183,8 +188,8 @@ class BatchingRunner:
         parts = [
             {name: array[at : at + limit] for name, array in feeds.items()} for at in range(0, max(rows, 1), limit)
         ]
-        answers = [self._scheduler.submit(self._runner, part, fetches) for part in parts]
         deadline = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
+        answers = [self._scheduler.submit(self._runner, part, fetches, deadline) for part in parts]
         results = []
         for answer in answers:
             try:
@@ -198,6 +203,14 @@ class BatchingRunner:
         if len(results) == 1:
             return results[0]
         return [np.concatenate(column) for column in zip(*results, strict=True)]
+
+
+def _latest_timeout_ms(tasks: Sequence[_Task]) -> int | None:
+    """How long a run may take before the last of its requests has given up; None for without end."""
+    deadlines = [task.deadline for task in tasks if task.deadline is not None]
+    if len(deadlines) < len(tasks):
+        return None
+    return max(1, int((max(deadlines) - time.monotonic()) * 1000))
 
 
 def _rows(feeds: Mapping[str, np.ndarray]) -> int:

@@ -42,12 +42,14 @@ class Adder:
 
     def __init__(self) -> None:
         self.runs: list[list[int]] = []
+        self.timeouts: list[int | None] = []
         self.entered, self.released = threading.Event(), threading.Event()
         self.released.set()
 
     def run(self, feeds: Any, fetches: Any, timeout_ms: int | None = None) -> list[np.ndarray]:
         x = feeds["x:0"]
         self.runs.append(x.tolist())
+        self.timeouts.append(timeout_ms)
         self.entered.set()
         assert self.released.wait(60)
         if (x < 0).any():
@@ -109,6 +111,9 @@ def test_a_timeout_says_whether_the_request_was_still_waiting() -> None:
             runner.run({"x:0": np.array([1])}, ["y:0"], timeout_ms=2000)
         assert caught.value.code == code
     adder.released.set()
+    assert 0 < adder.timeouts[0] <= 2000  # the graph does not run on for nobody
+    runner.run({"x:0": np.array([1])}, ["y:0"])
+    assert adder.timeouts[1:] == [None]
 
 
 @pytest.fixture(scope="module")
