@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 _CONTROL = re.compile(r"[\x00-\x1f]")
-_ESCAPE = re.compile(r"\\(?:u[0-9a-f]{4}|.)")  # the pairs too, so that an escaped backslash hides what follows it
+_ESCAPED = {code: f"\\u{code:04X}" for code in range(32)}
+_ESCAPED |= str.maketrans({"\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "\\": "\\\\"})
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 INDENT = "    "
 QUOTED_LIMIT = 256
@@ -68,11 +69,10 @@ def quote(text: bytes) -> str:
 
 def quote_text(text: str) -> str:
     """Quote a str that may hold escaped raw bytes."""
-    quoted = _ENCODE(text)
     if not _CONTROL.search(text):
-        return quoted
+        return _ENCODE(text)
     # RapidJSON writes the digits of an escape in capitals.
-    return _ESCAPE.sub(lambda found: found[0] if found[0][1] != "u" else "\\u" + found[0][2:].upper(), quoted)
+    return f'"{text.translate(_ESCAPED)}"'
 
 
 def encode(text: str) -> bytes:
