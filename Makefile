@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help up test train evaluate bench lint docker-up clean
+.PHONY: help up test test-serving fuzz train evaluate bench lint docker-up clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(VENV)/runtime ## start everything on http://127.0.0.1:8080 (Ctrl-C stops it)
 	@$(BIN)/python -m gateway credentials
@@ -19,6 +19,12 @@ up: $(VENV)/runtime ## start everything on http://127.0.0.1:8080 (Ctrl-C stops i
 test: $(VENV)/tests ## run the whole test suite
 	$(BIN)/python tests/prepare.py
 	$(BIN)/python -m pytest $(ARGS)
+
+test-serving: $(VENV)/tests ## the contract tests against the real TensorFlow Serving (in Docker, or where SERVING_REST_URL and SERVING_GRPC say)
+	@$(BIN)/python tests/serving/contract/real.py $(ARGS)
+
+fuzz: $(VENV)/tests ## 20,000 bent requests to the model server, every answer checked (ARGS="--count N --seed N")
+	$(BIN)/python tests/serving/embedded/fuzz.py --count 20000 $(ARGS)
 
 train: $(VENV)/runtime ## train, export, evaluate and publish the next version (PRESET=best|fast|finetune|smoke)
 	$(BIN)/python -m training --preset $(PRESET) $(ARGS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = {"up", "test", "train", "evaluate", "bench", "lint", "docker-up", "clean", "help"}
+TARGETS = {"up", "test", "test-serving", "fuzz", "train", "evaluate", "bench", "lint", "docker-up", "clean", "help"}
 
 
 def test_help_lists_every_target():
