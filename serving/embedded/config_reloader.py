@@ -41,7 +41,8 @@ class ConfigReloader:
         with self._lock:
             if not self._accept(config):
                 return
-        self._manager.configure(model_config.settings(config))
+            new = self._manager.configure(model_config.settings(config))
+        self._manager.wait_until_available(new)  # not under the lock: it may take for ever, and another config end it
 
     def _accept(self, config: ModelServerConfig) -> bool:
         """Check the step from the last config to this one and remember this one; False for nothing to do."""

@@ -168,18 +168,17 @@ class VersionManager:
 
     # Configuration and polling
 
-    def configure(self, models: Mapping[str, ModelSettings]) -> None:
-        """Replace the config, and return when every model that is new in it has a version in memory.
-
-        As in the real server this waits for ever for a new model that has no version yet, and an error about a model
-        that does not load comes once: in the next call the model is no longer new.
+    def configure(self, models: Mapping[str, ModelSettings]) -> set[str]:
+        """Replace the config.
 
         Args:
             models: the new config by model name. Models not in it are unloaded.
 
+        Returns:
+            The names of the models that are new in it, for `wait_until_available`.
+
         Raises:
-            ServingError: FAILED_PRECONDITION for a label on a version that is not there, and nothing has changed;
-                UNKNOWN where a new model's versions all failed to load.
+            ServingError: FAILED_PRECONDITION for a label on a version that is not there, and nothing has changed.
         """
         with self._polling:
             new = models.keys() - self._configured
@@ -196,7 +195,7 @@ class VersionManager:
                 self._unload_stale(model)
             self._configured = set(models)
             self._poll_once()
-        self._wait_until_available(new)
+        return new
 
     def poll(self) -> None:
         """Look for new and vanished versions now."""
@@ -339,10 +338,14 @@ class VersionManager:
                 version.status.code, version.status.message = failure.code, failure.message
             self._changed.notify_all()
 
-    def _wait_until_available(self, models: Collection[str]) -> None:
+    def wait_until_available(self, models: Collection[str]) -> None:
         """Wait until each model has a version that answers, or all of one's versions have failed.
 
-        A model that another config drops meanwhile is waited for no longer.
+        As in the real server this waits for ever for a model that has no version yet. A model that another config
+        drops meanwhile is waited for no longer.
+
+        Raises:
+            ServingError: UNKNOWN where the versions of one all failed to load; CANCELLED where the server stops.
         """
         with self._changed:
             while not self._stop.is_set():
