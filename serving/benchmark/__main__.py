@@ -59,8 +59,8 @@ def run(options: argparse.Namespace) -> None:
     print("starting everything; this takes a minute", file=sys.stderr)
     with started(version, IMAGE.read_bytes(), python, logs) as contenders:
         runs = _measured(contenders, options)
-    print("measuring the limits", file=sys.stderr)
-    limits = _limits(version, python, options.seconds)
+        print("measuring the limits", file=sys.stderr)
+        limits = _limits(version, python, options.seconds)  # beside the same idle servers
     found = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cpus": len(os.sched_getaffinity(0)), "architecture": platform.machine()},
