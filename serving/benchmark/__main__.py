@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
     with started(version, IMAGE.read_bytes(), python, logs) as contenders:
         runs = _measured(contenders, options)
         print("measuring the limits", file=sys.stderr)
-        limits = _limits(version, python, options.seconds)  # beside the same idle servers
+        limits = _limits(version, python, options.seconds)
     found = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cpus": len(os.sched_getaffinity(0)), "architecture": platform.machine()},
@@ -83,7 +83,9 @@ def _measured(contenders: Sequence[Contender], options: argparse.Namespace) -> l
         for _ in range(options.rounds):
             for contender, number in cells:
                 progress.set_description(f"{contender.name}, {number}")
+                contender.go_on()
                 found[contender.name, number].append(measure(contender.request, number, options.seconds))
+                contender.stand_still()
                 progress.update()
     return [
         {

@@ -37,12 +37,27 @@ _JSON = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to serve; `ask` sends one request and gives the class it answers."""
+    """One way to serve; `ask` sends one request and gives the class it answers.
+
+    Some servers keep a core busy with waiting. So a peer's processes, a process group, stand still while another is
+    measured; ours wait without that.
+    """
 
     name: str
     ours: bool
     request: Request
     ask: Callable[[], int]
+    processes: int | None = None
+
+    def stand_still(self) -> None:
+        """Takes a peer the processor."""
+        if self.processes is not None:
+            os.killpg(self.processes, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Gives it back."""
+        if self.processes is not None:
+            os.killpg(self.processes, signal.SIGCONT)
 
 
 @contextlib.contextmanager
@@ -67,6 +82,7 @@ def started(version: Path, image: bytes, peers_python: Path | None, logs: Path) 
             found = _first_answer(contender, logs)
             if found != expected:
                 raise LoadError(f"{contender.name} answers class {found}, {contenders[0].name} class {expected}")
+            contender.stand_still()
         yield contenders
 
 
@@ -126,9 +142,10 @@ def _peers(stack: contextlib.ExitStack, version: Path, image: bytes, python: Pat
         if app == "bentoml_app":
             bentoml = [str(python.with_name("bentoml")), "serve", f"{app}:Single"]
             command = [*bentoml, f"--port={port}", "--host=127.0.0.1", f"--working-dir={PEERS}"]
-        _start(stack, command, logs / f"{app}.log", settings)
+        processes = _start(stack, command, logs / f"{app}.log", settings)
         request = Request(f"http://127.0.0.1:{port}/predict", body, headers)
-        contenders.append(Contender(name, False, request, _rest_asker(request, lambda answer: answer["class_id"])))
+        ask = _rest_asker(request, lambda answer: answer["class_id"])
+        contenders.append(Contender(name, False, request, ask, processes))
     return contenders
 
 
@@ -180,17 +197,20 @@ def _first_answer(contender: Contender, logs: Path) -> int:
 
 def _start(
     stack: contextlib.ExitStack, command: Sequence[str], log: Path, settings: dict[str, str] | None = None
-) -> None:
+) -> int:
+    """Starts a process group, which ends with the stack, and gives its number."""
     with log.open("wb") as stream:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=stream, stderr=stream, env={**os.environ, **(settings or {})}, process_group=0
         )
     stack.callback(_end, process)
+    return process.pid
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ends a server and the workers that it forked."""
     with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGCONT)
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(15)
