@@ -89,7 +89,7 @@ def test_a_broken_model_config(tmp_path: Path, text: str, message: str) -> None:
 def test_the_configs_in_the_repository_are_valid() -> None:
     models = model_config.settings(read(REPO / "serving/config/models.config", ModelServerConfig()))
     assert str(models["fashion_mnist"].base_path) == "/models/fashion_mnist"
-    assert batching_config.read_settings(str(REPO / "serving/config/batching.config")).run_size == 32
+    assert batching_config.read_settings(str(REPO / "serving/config/batching.config")).run_size == 16
     assert read(REPO / "serving/config/monitoring.config", MonitoringConfig()).prometheus_config.enable
 
 
