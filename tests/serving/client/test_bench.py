@@ -96,15 +96,16 @@ def stack(tmp_path_factory):
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch, capsys):
-    """Runs the command in an empty folder; gives exit code, standard output and standard error."""
+    """Runs the command in an empty folder, `prepare` before it; gives exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("GATEWAY_", "SERVING_", "MODEL_"))]:
         monkeypatch.delenv(name)
 
-    def run(*arguments, **environment):
+    def run(*arguments, prepare=lambda: None, **environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         for seconds in WINDOWS_S:
+            prepare()
             code = main(["bench", "--seconds", str(seconds), *arguments])
             outcome = code, *capsys.readouterr()
             if all(run["requests"] or run["errors"] for file in Path().rglob("*.json") for run in report(file)["runs"]):
@@ -159,7 +160,8 @@ def test_failed_requests_are_counted_and_fail(bench, fake, play):
         fake.faults.extend([play.status(503)] * 100_000)
 
     fake.before_predict = fail_from_now_on  # the first request, which looks whether anything answers, is answered
-    code, out, _ = bench("--url", fake.url, GATEWAY_USER=fake.user, GATEWAY_PASSWORD=fake.password)
+    credentials = {"GATEWAY_USER": fake.user, "GATEWAY_PASSWORD": fake.password}
+    code, out, _ = bench("--url", fake.url, prepare=fake.faults.clear, **credentials)
     assert code == 1
     for run in report()["runs"]:
         assert run["requests"] == 0
