@@ -34,7 +34,15 @@ def folder(tmp_path) -> Iterator[Path]:
 def run(folder, *commands: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     environment = bare_environment() | {"PYTHONPATH": str(ROOT)}
     command = [*prefix, sys.executable, "-c", SCRIPT, *commands]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests themselves may run under nohup
+    )
     assert done.stderr == ""
     return done
 
