@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from serving.embedded import memory
 from serving.embedded.flags import cpu_count
 from serving.embedded.servable import Parallelism, Servable
 
@@ -41,6 +42,7 @@ def images_per_s(run: Callable[[], object], batch_size: int, seconds: float) -> 
 
 
 def main(version: str, image: str, seconds: str) -> None:
+    memory.keep_freed_tensors()
     servable = Servable.load(Path(version), Parallelism())
     signature = servable.signatures["serving_default"]
     feed = signature.inputs["image_bytes"].name

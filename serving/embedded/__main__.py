@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from serving.embedded import flags, setup
+from serving.embedded import flags, memory, setup
 from serving.embedded.errors import ServingError
 
 
@@ -36,6 +36,7 @@ def main() -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         prepared = setup.prepare(parsed)
+        memory.keep_freed_tensors()
         _import_tensorflow()
         import uvloop
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
@@ -20,13 +20,26 @@ CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"
 
 
-class Runner(Protocol):
-    """Runs a graph: a servable itself, or the batcher in front of it."""
+Answer = TypeVar("Answer")
+Finish = Callable[[list[np.ndarray]], Answer]  # makes an answer of the fetched tensors
+
+
+class Graph(Protocol):
+    """What can be run: a servable."""
 
     def run(
         self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], timeout_ms: int | None = None
     ) -> list[np.ndarray]:
         """Run the graph once."""
+
+
+class Runner(Graph, Protocol):
+    """Runs a graph for many: in a pool of threads, or by the batcher."""
+
+    async def run_async(
+        self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], timeout_ms: int | None, finish: Finish[Answer]
+    ) -> Answer:
+        """Run the graph once, and `finish` in the thread that ran it."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +89,38 @@ def predict(
     Returns:
         Outputs by alias.
     """
+    feeds, fetches = _predict_tensors(model, signature_name, inputs, output_filter)
+    results = _timed_run(model, "Predict", feeds, list(fetches.values()), timeout_ms)
+    return dict(zip(fetches, results, strict=True))
+
+
+async def predict_async(
+    model: Model,
+    signature_name: str,
+    inputs: Mapping[str, np.ndarray],
+    output_filter: Sequence[str],
+    timeout_ms: int | None,
+    write: Callable[[dict[str, np.ndarray]], Answer],
+) -> Answer:
+    """Run a signature as `predict` does, and `write` on its outputs, while the event loop goes on."""
+    feeds, fetches = _predict_tensors(model, signature_name, inputs, output_filter)
+    start = time.perf_counter()
+
+    def finish(results: list[np.ndarray]) -> Answer:
+        metrics.runtime_latency(model.name, "Predict", time.perf_counter() - start)
+        return write(dict(zip(fetches, results, strict=True)))
+
+    return await model.runner.run_async(feeds, list(fetches.values()), timeout_ms, finish)
+
+
+def _predict_tensors(
+    model: Model, signature_name: str, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return what to feed, by tensor name, and the names of the tensors to fetch, by alias."""
     signature = find_predict_signature(model, signature_name)
     feeds = _feeds(signature, inputs)
     aliases = _output_aliases(signature, output_filter)
-    fetches = [signature.outputs[alias].name for alias in aliases]
-    results = _timed_run(model, "Predict", feeds, fetches, timeout_ms)
-    return dict(zip(aliases, results, strict=True))
+    return feeds, {alias: signature.outputs[alias].name for alias in aliases}
 
 
 def find_predict_signature(model: Model, name: str) -> SignatureDef:

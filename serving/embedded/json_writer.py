@@ -1,6 +1,6 @@
 """Writes JSON in the layout of RapidJSON's PrettyWriter and numbers as TensorFlow Serving prints them, in bulk.
 
-Number formatting is done for whole arrays by one `%` operation; there is no Python code per element.
+Number formatting is done for whole arrays at once, by one `%` operation.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _ESCAPED = {code: f"\\u{code:04X}" for code in range(32)}
 _ESCAPED |= str.maketrans({"\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "\\": "\\\\"})
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 INDENT = "    "
 QUOTED_LIMIT = 256
@@ -42,24 +43,13 @@ def format_floats(values: np.ndarray) -> list[str]:
 
 
 def _format_flat(flat: np.ndarray) -> list[str]:
-    texts = ("%g " * flat.size % tuple(flat.tolist())).split()
+    values = flat.tolist()
+    texts = ("%g " * flat.size % tuple(values)).split()
     with np.errstate(over="ignore", invalid="ignore"):
-        same = np.array(list(map(float, texts)), dtype=np.float64).astype(flat.dtype) == flat
-    finite = np.isfinite(flat)
-    whole = (
-        finite & (flat == np.trunc(flat)) & (np.abs(flat) < np.where(same, 1e6, 1e9 if flat.itemsize == 4 else 1e17))
-    )
-    long = np.flatnonzero(~same & finite)
-    if long.size:
-        pattern = "%.9g " if flat.itemsize == 4 else "%.17g "
-        full = (pattern * long.size % tuple(flat[long].tolist())).split()
-        for index, text in zip(long.tolist(), full, strict=True):
-            texts[index] = text
-    for index in np.flatnonzero(whole).tolist():
-        texts[index] += ".0"
-    for index in np.flatnonzero(~finite).tolist():
-        texts[index] = "NaN" if np.isnan(flat[index]) else "Infinity" if flat[index] > 0 else "-Infinity"
-    return texts
+        same = (np.array(list(map(float, texts)), dtype=np.float64).astype(flat.dtype) == flat).tolist()
+    full = "%.9g" if flat.itemsize == 4 else "%.17g"
+    texts = [text if exact else full % value for text, value, exact in zip(texts, values, same, strict=True)]
+    return [text if "." in text or "e" in text else _NOT_FINITE.get(text) or f"{text}.0" for text in texts]
 
 
 def quote(text: bytes) -> str:

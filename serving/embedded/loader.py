@@ -6,7 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -19,6 +19,7 @@ from serving.embedded.batcher import BatchingRunner, BatchScheduler
 from serving.embedded.errors import Code, ServingError, invalid_argument
 from serving.embedded.flags import cpu_count
 from serving.embedded.inference import Model, Runner
+from serving.embedded.pool import PooledRunner
 from serving.embedded.proto_tensors import from_proto
 from serving.embedded.servable import Parallelism, Servable
 
@@ -45,10 +46,16 @@ class VersionLoader:
     """Loads versions, all with the same settings."""
 
     def __init__(
-        self, parallelism: Parallelism, scheduler: BatchScheduler | None, check_method_names: bool, warm_up: bool
+        self,
+        parallelism: Parallelism,
+        scheduler: BatchScheduler | None,
+        executor: Executor,
+        check_method_names: bool,
+        warm_up: bool,
     ) -> None:
         self._parallelism = parallelism
         self._scheduler = scheduler
+        self._executor = executor
         self._check_method_names = check_method_names
         self._warm_up = warm_up
 
@@ -60,7 +67,9 @@ class VersionLoader:
         """
         servable = Servable.load(path, self._parallelism)
         try:
-            runner: Runner = BatchingRunner(servable, self._scheduler) if self._scheduler else servable
+            runner: Runner = PooledRunner(servable, self._executor)
+            if self._scheduler:
+                runner = BatchingRunner(servable, self._scheduler, self._executor)
             model = Model(name, version, servable.signatures, runner, self._check_method_names)
             if self._warm_up and (path / WARMUP_FILE).is_file():
                 replay(model, path / WARMUP_FILE)

@@ -55,6 +55,9 @@ class Servable:
         self._raw_session = session._session  # the C session: no Python between us and TF_SessionRun
         self._handles: dict[str, object] = {}
         self._lock = threading.Lock()
+        self._running = 0
+        self._closed = False
+        self._idle = threading.Condition()  # guards the two above
         self.signatures = dict(meta_graph.signature_def)
 
     @classmethod
@@ -101,6 +104,18 @@ class Servable:
         Raises:
             ServingError: with the failing op's code and message; DEADLINE_EXCEEDED after the timeout.
         """
+        with self._idle:
+            if self._closed:
+                raise ServingError(Code.CANCELLED, "Session has been closed.")
+            self._running += 1
+        try:
+            return self._run(feeds, fetches, timeout_ms)
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+
+    def _run(self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], timeout_ms: int | None) -> list[np.ndarray]:
         options = None
         try:
             if timeout_ms is not None:
@@ -126,7 +141,10 @@ class Servable:
         return [_as_array(result) for result in results]
 
     def close(self) -> None:
-        """Free the session and let go of the graph. No call may be running, and none may come."""
+        """Free the session and let go of the graph, once the runs have ended that nobody waits for any longer."""
+        with self._idle:
+            self._closed = True
+            self._idle.wait_for(lambda: not self._running)
         self._session.close()
         self._session = self._raw_session = None
         self._handles.clear()

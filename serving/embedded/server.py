@@ -54,7 +54,11 @@ class ModelServer:
             flags.tensorflow_intra_op_parallelism or flags.tensorflow_session_parallelism,
         )
         loader = VersionLoader(
-            parallelism, self._scheduler, flags.enable_signature_method_name_check, flags.enable_model_warmup
+            parallelism,
+            self._scheduler,
+            self._executor,
+            flags.enable_signature_method_name_check,
+            flags.enable_model_warmup,
         )
         policy = LoadPolicy(
             flags.max_num_load_retries,

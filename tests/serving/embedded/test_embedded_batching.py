@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from serving.embedded.batcher import BatchingRunner, BatchScheduler
 from serving.embedded.batching_config import BatchingSettings
 from serving.embedded.errors import Code, ServingError
 
+EXECUTOR = ThreadPoolExecutor(2)
 CONFIG = """
 model_config_list {{
   config {{
@@ -57,14 +60,22 @@ class Adder:
         return [x + 1]
 
 
+def submit(scheduler: BatchScheduler, adder: Adder, *values: int) -> Future[list[np.ndarray]]:
+    return scheduler.submit(adder, {"x:0": np.array(values)}, ["y:0"], deadline=None, finish=lambda results: results)
+
+
+def batching_runner(**settings: Any) -> BatchingRunner:
+    return BatchingRunner(Adder(), BatchScheduler(BatchingSettings(num_batch_threads=1, **settings)), EXECUTOR)
+
+
 def test_requests_are_merged_and_padded_and_a_bad_one_fails_alone() -> None:
     scheduler = BatchScheduler(BatchingSettings(max_batch_size=8, num_batch_threads=1, allowed_batch_sizes=(1, 4, 8)))
     adder = Adder()
     adder.released.clear()
-    first = scheduler.submit(adder, {"x:0": np.array([0])}, ["y:0"])
+    first = submit(scheduler, adder, 0)
     assert adder.entered.wait(60)  # the only thread is busy; what comes now queues up
     values = (1, 2, -7, 3, 4)
-    answers = [scheduler.submit(adder, {"x:0": np.array([value])}, ["y:0"]) for value in values]
+    answers = [submit(scheduler, adder, value) for value in values]
     adder.released.set()
     assert first.result(60)[0].tolist() == [1]
     for value, answer in zip(values, answers, strict=True):
@@ -78,42 +89,66 @@ def test_requests_are_merged_and_padded_and_a_bad_one_fails_alone() -> None:
 
 
 def test_limits_of_batching() -> None:
-    small = BatchScheduler(BatchingSettings(max_batch_size=4, num_batch_threads=1))
+    small = batching_runner(max_batch_size=4)
     with pytest.raises(ServingError, match="Task size 5 is larger than maximum input batch size 4"):
-        BatchingRunner(Adder(), small).run({"x:0": np.zeros(5)}, ["y:0"])
+        small.run({"x:0": np.zeros(5)}, ["y:0"])
     with pytest.raises(ServingError, match="at least one dimension"):
-        BatchingRunner(Adder(), small).run({"x:0": np.float32(1)}, ["y:0"])
+        small.run({"x:0": np.float32(1)}, ["y:0"])
     with pytest.raises(ServingError, match="equal 0th-dimension size"):
-        BatchingRunner(Adder(), small).run({"x:0": np.zeros(1), "z:0": np.zeros(2)}, ["y:0"])
-    splitting = BatchScheduler(
-        BatchingSettings(max_batch_size=4, num_batch_threads=1, enable_large_batch_splitting=True)
-    )
-    assert BatchingRunner(Adder(), splitting).run({"x:0": np.arange(10)}, ["y:0"])[0].tolist() == list(range(1, 11))
+        small.run({"x:0": np.zeros(1), "z:0": np.zeros(2)}, ["y:0"])
+
+
+def test_a_large_request_is_split() -> None:
+    splitting = batching_runner(max_batch_size=4, enable_large_batch_splitting=True)
+    feeds, expected = {"x:0": np.arange(10)}, list(range(1, 11))
+    assert splitting.run(feeds, ["y:0"])[0].tolist() == expected
+    assert asyncio.run(splitting.run_async(feeds, ["y:0"], None, lambda results: results[0].tolist())) == expected
 
 
 def test_a_full_queue_is_unavailable() -> None:
     waiting = BatchScheduler(BatchingSettings(max_batch_size=2, batch_timeout_s=3600, max_enqueued_batches=1))
     adder = Adder()
-    first = waiting.submit(adder, {"x:0": np.array([1])}, ["y:0"])
+    first = submit(waiting, adder, 1)
     with pytest.raises(ServingError) as caught:
-        waiting.submit(adder, {"x:0": np.array([1, 2])}, ["y:0"])
+        submit(waiting, adder, 1, 2)
     assert caught.value.code == Code.UNAVAILABLE
-    waiting.submit(adder, {"x:0": np.array([5])}, ["y:0"])  # makes the batch full, so that it runs now
+    submit(waiting, adder, 5)  # makes the batch full, so that it runs now
     assert first.result(60)[0].tolist() == [2]
 
 
-def test_a_timeout_says_whether_the_request_was_still_waiting() -> None:
+def run_on_a_loop(runner: BatchingRunner, feeds: Any, fetches: Any, timeout_ms: int) -> list[np.ndarray]:
+    return asyncio.run(runner.run_async(feeds, fetches, timeout_ms, lambda results: results))
+
+
+@pytest.mark.parametrize("waits", [BatchingRunner.run, run_on_a_loop])
+def test_a_timeout_says_whether_the_request_was_still_waiting(waits: Callable[..., Any]) -> None:
     adder = Adder()
     adder.released.clear()
-    runner = BatchingRunner(adder, BatchScheduler(BatchingSettings(num_batch_threads=1)))
+    runner = BatchingRunner(adder, BatchScheduler(BatchingSettings(num_batch_threads=1)), EXECUTOR)
     for code in (Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED):  # the second finds the only thread busy
         with pytest.raises(ServingError) as caught:
-            runner.run({"x:0": np.array([1])}, ["y:0"], timeout_ms=2000)
+            waits(runner, {"x:0": np.array([1])}, ["y:0"], 2000)
         assert caught.value.code == code
     adder.released.set()
     assert 0 < adder.timeouts[0] <= 2000  # the graph does not run on for nobody
     runner.run({"x:0": np.array([1])}, ["y:0"])
     assert adder.timeouts[1:] == [None]
+
+
+def test_an_answer_that_cannot_be_written_fails_alone() -> None:
+    scheduler = BatchScheduler(BatchingSettings(num_batch_threads=1))
+    adder = Adder()
+    adder.released.clear()
+    feeds = {"x:0": np.array([1])}
+    submit(scheduler, adder, 0)
+    assert adder.entered.wait(60)
+    broken = scheduler.submit(adder, feeds, ["y:0"], None, lambda _: 1 // 0)
+    good = scheduler.submit(adder, feeds, ["y:0"], None, lambda results: results[0].tolist())
+    adder.released.set()
+    with pytest.raises(ZeroDivisionError):
+        broken.result(60)
+    assert good.result(60) == [2]
+    assert adder.runs == [[0], [1, 1]]
 
 
 @pytest.fixture(scope="module")
