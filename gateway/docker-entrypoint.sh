@@ -31,6 +31,9 @@ case "${GATEWAY_ACCESS_LOG:=all}" in
     *) fail "GATEWAY_ACCESS_LOG=$GATEWAY_ACCESS_LOG: expected all, errors or off" ;;
 esac
 [ -n "${GATEWAY_COOKIE_SECRET:-}" ] || GATEWAY_COOKIE_SECRET=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
+# As gateway/passwords.py.
+FINGERPRINT=$(printf '%sBasic %s' "$GATEWAY_COOKIE_SECRET" \
+    "$(printf '%s:%s' "$GATEWAY_USER" "$GATEWAY_PASSWORD" | openssl base64 -A)" | openssl dgst -sha256 -r | cut -d ' ' -f 1)
 
 # UI and health check use the cleartext port within the container network; who else reaches it, compose's port list says.
 CLEAR_BIND=$GATEWAY_BIND
@@ -54,7 +57,7 @@ nginx -e stderr -V 2>&1 | grep -q -- --add-module=njs ||
 
 export GATEWAY_USER GATEWAY_BIND GATEWAY_PORT GATEWAY_TLS_PORT GATEWAY_WORKERS GATEWAY_TIMEOUT_S GATEWAY_MAX_CONNECTIONS \
     SERVING_HOST SERVING_GRPC_PORT SERVING_REST_PORT UI_HOST UI_PORT TLS_CERT TLS_KEY RUN_DIR RESOLVER USERS_FILE USER_PATTERN CLEAR_BIND \
-    LOG_ERRORS LOG_ALL GATEWAY_COOKIE_SECRET
+    LOG_ERRORS LOG_ALL GATEWAY_COOKIE_SECRET FINGERPRINT
 fill() {                        # as gateway/render.py: every dollar-brace name in capitals
     awk '{
         while (match($0, /\$\{[A-Z_]+\}/)) {

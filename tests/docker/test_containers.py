@@ -248,6 +248,9 @@ def test_the_entrypoint_renders_what_python_renders(tmp_path, user):
             time.sleep(0.05)
         assert requests.get(f"http://127.0.0.1:{port}/healthz", timeout=30).status_code == 200
         assert requests.get(f"http://127.0.0.1:{port}/v1/models/m", timeout=30).status_code == 401
+        (tmp_path / "run" / "htpasswd").write_text("nobody:*\n")  # the password is known by its fingerprint
+        answer = requests.get(f"http://127.0.0.1:{port}/v1/models/m", auth=(user, PASSWORD), timeout=30)
+        assert answer.status_code == 502
         by_shell = config.read_text()
         assert PASSWORD not in by_shell
         assert config.stat().st_mode & 0o077 == 0

@@ -29,6 +29,16 @@ def grpc_status(gateway, name, password):
     return grpc.StatusCode.OK
 
 
+def test_the_password_of_the_environment_is_known_without_its_hash(start_gateway, ports):
+    with start_gateway(**ports) as gateway:
+        (hashes,) = gateway.users_file.parents[1].glob("vitrine-gateway-*/htpasswd")
+        hashes.write_text("nobody:*\n")
+        assert status(gateway, *gateway.auth) == 200
+        assert grpc_status(gateway, *gateway.auth) == grpc.StatusCode.OK
+        for name, password in ((gateway.user, gateway.password + "x"), (gateway.user + "x", gateway.password)):
+            assert status(gateway, name, password) == 401
+
+
 def test_a_user_is_added_and_removed_without_a_restart(gateway):
     assert status(gateway, "anna", "x") == 401
     added = gateway.command("users", "add", "anna")
