@@ -52,6 +52,7 @@ def server(
         ("grpc.max_receive_message_length", -1),
         ("grpc.so_reuseport", 0),
     ]
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_no_client_that_left)
     made = grpc.aio.server(options=options, interceptors=(_Decoding(),))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(manager, executor, as_content), made
@@ -60,6 +61,11 @@ def server(
     if health:
         made.add_generic_rpc_handlers((_health_handler(),))
     return made
+
+
+def _no_client_that_left(record: logging.LogRecord) -> bool:
+    """Drop what grpc.aio logs, with a traceback, where a client leaves while its answer is being sent."""
+    return not (record.exc_info and type(record.exc_info[1]).__name__ == "ExecuteBatchError")
 
 
 class _Decoding(grpc.aio.ServerInterceptor):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -51,6 +52,15 @@ class Model:
     signatures: Mapping[str, SignatureDef]
     runner: Runner
     check_method_names: bool = False
+
+    @cached_property
+    def input_types(self) -> dict[str, dict[str, int]]:
+        """DataType of every input by signature and alias, the aliases sorted; "" is the default signature."""
+        types = {
+            name: {alias: signature.inputs[alias].dtype for alias in sorted(signature.inputs)}
+            for name, signature in self.signatures.items()
+        }
+        return types | {"": types[DEFAULT_SIGNATURE]} if DEFAULT_SIGNATURE in types else types
 
 
 @dataclass(frozen=True)

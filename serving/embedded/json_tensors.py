@@ -36,10 +36,34 @@ _INTEGER_RANGES = {
 
 @dataclass(frozen=True)
 class PredictBody:
-    """A parsed :predict body."""
+    """A parsed :predict body.
 
-    inputs: dict[str, np.ndarray]
-    row_format: bool
+    Attributes:
+        signature: its name as sent, "" for the default.
+        inputs: tensors by alias; None where the model has no such signature.
+        row_format: whether it came as rows ("instances").
+    """
+
+    signature: str
+    inputs: dict[str, np.ndarray] | None = None
+    row_format: bool = False
+
+
+def read_predict_body(body: bytes, wanted: Mapping[str, Mapping[str, int]]) -> PredictBody:
+    """Turn a :predict body into tensors.
+
+    Args:
+        body: the request's bytes.
+        wanted: DataType of every input by signature ("" for the default) and alias.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT (UNIMPLEMENTED for element types that have no JSON form).
+    """
+    document = parse_object(body)
+    signature = signature_name(document)
+    if signature not in wanted:
+        return PredictBody(signature)
+    return _read_inputs(document, wanted[signature], signature, body)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -61,18 +85,7 @@ def signature_name(document: Mapping[str, Any]) -> str:
     return name
 
 
-def read_inputs(document: Mapping[str, Any], wanted: Mapping[str, int], signature: str, body: bytes) -> PredictBody:
-    """Turn a :predict body into the tensors a signature takes.
-
-    Args:
-        document: the parsed body.
-        wanted: DataType of every input of the signature, by alias.
-        signature: the signature's name as sent, for error messages.
-        body: the raw body, searched for booleans.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT (UNIMPLEMENTED for element types that have no JSON form).
-    """
+def _read_inputs(document: Mapping[str, Any], wanted: Mapping[str, int], signature: str, body: bytes) -> PredictBody:
     if not wanted:
         raise invalid_argument(f"Failed to get input map for signature: {signature or 'DEFAULT'}")
     reader = _Reader(body)
@@ -86,9 +99,9 @@ def read_inputs(document: Mapping[str, Any], wanted: Mapping[str, int], signatur
             raise _malformed(document, "Excepting 'instances' to be an list/array")
         if not rows:
             raise _malformed(document, "No values in 'instances' array")
-        return PredictBody(_read_rows(reader, rows, wanted), row_format=True)
+        return PredictBody(signature, _read_rows(reader, rows, wanted), row_format=True)
     if "inputs" in document:
-        return PredictBody(_read_columns(reader, document["inputs"], wanted), row_format=False)
+        return PredictBody(signature, _read_columns(reader, document["inputs"], wanted))
     raise invalid_argument("Missing 'inputs' or 'instances' key")
 
 

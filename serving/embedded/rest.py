@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -17,10 +17,9 @@ from urllib.parse import unquote
 from google.protobuf.json_format import MessageToJson
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from serving.embedded import examples, inference, json_results, json_tensors, messages, metrics
-from serving.embedded.errors import Code, code_and_message, http_status, invalid_argument
+from serving.embedded import examples, inference, json_results, json_tensors, messages, metrics, parse_apart
+from serving.embedded.errors import Code, ServingError, code_and_message, http_status, invalid_argument
 from serving.embedded.json_writer import error_body
-from serving.embedded.servable import input_types
 from serving.embedded.versions import VersionManager
 
 log = logging.getLogger(__name__)
@@ -32,6 +31,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 INT64_MAX = 2**63 - 1
 GZIP_LIMIT = 100 * 1024 * 1024  # bytes, unpacked
 IN_PLACE_LIMIT = 16 * 1024  # bytes; a body up to this is parsed in a fraction of a millisecond
+WORKER_LIMIT = 32 * 1024 * 1024  # bytes; while a worker parses a body, nobody else gets on: up to half a second
 _FLAGS = re.ASCII | re.IGNORECASE | re.DOTALL
 _API = re.compile(r"/v1/.*", _FLAGS)
 _PREDICTION = re.compile(
@@ -83,6 +83,7 @@ class RestFace:
         self._manager = manager
         self._executor = executor
         self._settings = settings
+        self._one_apart = asyncio.Lock()  # a large body takes many times its size in memory while it is parsed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -135,44 +136,51 @@ class RestFace:
     async def _process(self, scope: Scope, path: str, target: _Target, body: bytes) -> bytes:
         if target.method in ("predict", "classify", "regress"):
             if b"gzip" in _header(scope, b"content-encoding"):
-                body = await self._work(False, _unpack, body)
-            in_place = len(body) <= IN_PLACE_LIMIT
-            document = await self._work(in_place, json_tensors.parse_object, body)
+                body = await self._work(_unpack, body)
             if target.method == "predict":
-                return await self._predict(target, document, body, in_place)
-            return await self._work(False, self._run_examples, target, document)
+                return await self._predict(target, body)
+            return await self._work(self._run_examples, target, body)
         if target.method == "metadata":
             return self._metadata(target)
         if target.method == "status":
             return self._status(target)
         raise invalid_argument(f"Malformed request: {scope['method']} {path}")
 
-    async def _work(self, in_place: bool, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Do the work on the event loop, which costs no change of threads, or else in a worker thread."""
-        if in_place:
-            return work(*arguments)
+    async def _work(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
 
-    async def _predict(self, target: _Target, document: dict[str, Any], body: bytes, in_place: bool) -> bytes:
-        signature = json_tensors.signature_name(document)
-        with self._manager.use(target.model, target.version, target.label) as model:
-            name = signature or inference.DEFAULT_SIGNATURE
-            if name not in model.signatures:
+    async def _predict(self, target: _Target, body: bytes) -> bytes:
+        with contextlib.ExitStack() as held:
+            try:
+                model = held.enter_context(self._manager.use(target.model, target.version, target.label))
+            except ServingError:
+                await self._read(body, {})  # what is wrong with the body is said first
+                raise
+            parsed = await self._read(body, model.input_types)
+            if parsed.inputs is None:
+                name = parsed.signature or inference.DEFAULT_SIGNATURE
                 raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
-            wanted = input_types(model.signatures[name])
-            parsed = await self._work(in_place, json_tensors.read_inputs, document, wanted, signature, body)
-            document.clear()
             return await inference.predict_async(
                 model,
-                signature,
+                parsed.signature,
                 parsed.inputs,
                 (),
                 self._settings.timeout_ms,
                 lambda outputs: json_results.write_predictions(outputs, parsed.row_format),
             )
 
-    def _run_examples(self, target: _Target, document: dict[str, Any]) -> bytes:
+    async def _read(self, body: bytes, wanted: Mapping[str, Mapping[str, int]]) -> json_tensors.PredictBody:
+        """Parse a body on the event loop, which costs no change of threads, in a worker thread, or apart."""
+        if len(body) <= IN_PLACE_LIMIT:
+            return json_tensors.read_predict_body(body, wanted)
+        if len(body) <= WORKER_LIMIT:
+            return await self._work(json_tensors.read_predict_body, body, wanted)
+        async with self._one_apart:
+            return await parse_apart.read_predict_body(body, wanted)
+
+    def _run_examples(self, target: _Target, body: bytes) -> bytes:
         """Do one :classify or :regress."""
+        document = json_tensors.parse_object(body)
         signature = json_tensors.signature_name(document)
         listed = examples.from_json(document)
         timeout_ms = self._settings.timeout_ms
@@ -236,7 +244,7 @@ def _header(scope: Scope, name: bytes) -> bytes:
 
 def _unpack(body: bytes) -> bytes:
     """Unpack a gzip body; a bad one counts as empty, and so does one of more than 100 MiB."""
-    with suppress(zlib.error):
+    with contextlib.suppress(zlib.error):
         unpacker = zlib.decompressobj(wbits=31)
         data = unpacker.decompress(body, GZIP_LIMIT + 1)
         if unpacker.eof and len(data) <= GZIP_LIMIT:

@@ -169,8 +169,3 @@ def _as_array(result: object) -> np.ndarray:
         scalar[()] = result
         return scalar
     return np.asarray(result)
-
-
-def input_types(signature: meta_graph_pb2.SignatureDef) -> dict[str, int]:
-    """DataType of every input by alias, sorted by alias."""
-    return {alias: signature.inputs[alias].dtype for alias in sorted(signature.inputs)}

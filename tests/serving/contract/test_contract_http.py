@@ -126,6 +126,12 @@ def test_gzip_is_unpacked(connection: Any, encoding: str) -> None:
     assert "Content-Encoding" not in answer.headers
 
 
+def test_true_is_no_number_in_gzip_either(connection: Any) -> None:
+    status, body, _ = ask(connection, "POST", PREDICT, gzip.compress(b'{"instances": [true]}'), Content_Encoding="gzip")
+    assert status == 400
+    assert "is not of expected type: float" in json.loads(body)["error"]
+
+
 @pytest.mark.parametrize(
     "packed",
     [gzip.compress(BODY)[:-4], b"no gzip", b"", gzip.compress(bytes(101 * 2**20), 1)],

@@ -23,6 +23,8 @@ import grpc
 import pytest
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from serving.embedded.rest import WORKER_LIMIT
+
 SHIPPED = Path(__file__).resolve().parents[3] / "serving" / "models" / "fashion_mnist"
 GOOD = json.dumps({"instances": [3]}).encode()
 GOOD_REQUEST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(GOOD), GOOD)
@@ -170,6 +172,16 @@ def test_a_large_body_is_taken_in_and_let_go(target: Any, toolbox: Any) -> None:
     answer = target.session.post(f"{target.base}/v1/models/m:predict", data=body(), timeout=60)  # chunked
     assert answer.json() == GOOD_ANSWER
     toolbox.wait_until(lambda: fuzz.usage(target.process.pid).rss_mb < before + 100, what="the memory to come back")
+
+
+def test_a_body_that_is_parsed_apart(target: Any) -> None:
+    filling = b" " * WORKER_LIMIT
+    for start, status in ((b"", 200), (b"{1", 400), (b'{"signature_name": "nope", "instances": [1]}', 400)):
+        small = target.post("m:predict", start or GOOD)
+        large = target.post("m:predict", (start or GOOD) + filling)
+        assert small.status_code == large.status_code == status
+        assert small.text == large.text
+    assert target.post("nope:predict", GOOD + filling).status_code == 404
 
 
 def test_large_requests_that_fail_do_not_pile_up(target: Any) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
+from serving.embedded import dtypes
 from serving.embedded.errors import Code, ServingError
 from serving.embedded.proto_tensors import MAX_FILLED_BYTES, from_proto
 
@@ -37,6 +39,14 @@ def test_one_value_stands_for_a_whole_tensor_of_moderate_size() -> None:
     assert tensor.shape == (32, 224, 224, 3)
     assert tensor.nbytes < MAX_FILLED_BYTES
     assert (tensor == 0.5).all()
+
+
+def test_element_types_are_numbered_as_in_types_proto() -> None:
+    for enum, element in dtypes.BY_ENUM.items():
+        assert types_pb2.DataType.Name(enum) == f"DT_{element.name.upper()}"
+        assert element.numpy == tf.dtypes.as_dtype(enum).as_numpy_dtype
+    assert dtypes.name_of(types_pb2.DT_RESOURCE) == "resource"
+    assert dtypes.name_of(12345) == "unknown dtype enum (12345)"
 
 
 def test_what_was_really_sent_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,9 +217,7 @@ def test_any_text_is_read_as_the_model_reads_it_and_the_fast_reader_agrees_with_
 
 
 def read(body: bytes, **wanted: str) -> json_tensors.PredictBody:
-    document = json_tensors.parse_object(body)
-    types = {alias: ENUMS[name] for alias, name in wanted.items()}
-    return json_tensors.read_inputs(document, types, json_tensors.signature_name(document), body)
+    return json_tensors.read_predict_body(body, {"": {alias: ENUMS[name] for alias, name in wanted.items()}})
 
 
 @repeatable(400)
