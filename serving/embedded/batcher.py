@@ -96,6 +96,7 @@ class BatchScheduler:
             finally:
                 with self._changed:
                     self._running_rows -= rows
+            del queue, tasks  # a thread that waits for work must not keep the last requests in memory
 
     def _next_batch(self) -> tuple[_Queue, list[_Task], int]:
         with self._changed:

@@ -90,10 +90,17 @@ def from_exception(error: BaseException) -> ServingError:
 
 
 def code_and_message(error: BaseException) -> tuple[Code, str]:
-    """What to answer where a request failed.
-
-    For where an error ends: it holds the frames it came through, and a variable there that named it would be a cycle,
-    which keeps the request in memory until the garbage collector comes.
-    """
+    """What to answer where a request failed."""
     failure = from_exception(error)
     return failure.code, failure.message
+
+
+def let_go(error: BaseException | None) -> None:
+    """Take the frames off an error where it ends.
+
+    It holds those it came through, and one of them may hold it (by the future that brought it, say): a cycle that
+    keeps the request in memory until the garbage collector comes.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

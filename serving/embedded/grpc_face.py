@@ -28,7 +28,7 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving.embedded import examples, inference, messages, metrics
 from serving.embedded.config_reloader import ConfigReloader
-from serving.embedded.errors import Code, ServingError, code_and_message, grpc_message, invalid_argument
+from serving.embedded.errors import Code, ServingError, code_and_message, grpc_message, invalid_argument, let_go
 from serving.embedded.inference import Classification, Task
 from serving.embedded.proto_tensors import from_proto, to_proto
 from serving.embedded.versions import VersionManager
@@ -299,6 +299,7 @@ def _fail(context: Context, error: Exception) -> Any:
     code, message = code_and_message(error)
     if code == Code.INTERNAL:
         log.error("gRPC call failed", exc_info=error)
+    let_go(error)
     context.set_code(_STATUS_CODES[int(code)])
     context.set_details(grpc_message(message))
 

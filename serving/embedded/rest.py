@@ -18,7 +18,7 @@ from google.protobuf.json_format import MessageToJson
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from serving.embedded import examples, inference, json_results, json_tensors, messages, metrics, parse_apart
-from serving.embedded.errors import Code, ServingError, code_and_message, http_status, invalid_argument
+from serving.embedded.errors import Code, ServingError, code_and_message, http_status, invalid_argument, let_go
 from serving.embedded.json_writer import error_body
 from serving.embedded.versions import VersionManager
 
@@ -127,6 +127,7 @@ class RestFace:
             if code == Code.INTERNAL:
                 log.error("%s %s failed", scope["method"], path, exc_info=error)
             metrics.count_request(target.model, code.name)
+            let_go(error)
             return http_status(code), error_body(message)
         metrics.count_request(target.model, Code.OK.name)
         if target.method in ("predict", "classify", "regress"):

@@ -166,10 +166,10 @@ def _grpc_problem(request: Request, answer: Answer) -> str:
 def _rest_problem(request: Request, answer: Answer) -> str:
     if request.method == "HEAD" and answer.code == "400":
         return ""  # no body to look at
-    if request.method == "OPTIONS" and answer.code in ("200", "400"):
-        return "" if not answer.body else "OPTIONS with a body"
     if answer.code == "400" and re.search("%(?![0-9a-fA-F]{2})", request.path):
         return ""  # no path at all, for libevent: its own page says so
+    if request.method == "OPTIONS" and answer.code in ("200", "400"):
+        return "" if not answer.body else "OPTIONS with a body"
     if answer.code == "400" and not answer.body and re.search(r"/versions/\d{19,}", request.path, re.IGNORECASE):
         return ""  # a version that is no int64
     if answer.code not in ("200", "400", "404", "501"):

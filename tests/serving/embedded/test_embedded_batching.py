@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fuzz
 import grpc
 import numpy as np
 import pytest
@@ -86,6 +87,21 @@ def test_requests_are_merged_and_padded_and_a_bad_one_fails_alone() -> None:
             assert answer.result(60)[0].tolist() == [value + 1]
     alone = [[value] for value in values]
     assert adder.runs == [[0], [1, 2, -7, 3, 4, 1, 1, 1], *alone]
+
+
+def test_where_nobody_waits_for_company_a_batch_leaves_work_for_the_other_threads() -> None:
+    scheduler = BatchScheduler(BatchingSettings(max_batch_size=8, num_batch_threads=2))
+    adder = Adder()
+    adder.released.clear()
+    answers = []
+    for value in range(2):  # both threads are busy; what comes now queues up
+        answers.append(submit(scheduler, adder, value))
+        assert adder.entered.wait(60)
+        adder.entered.clear()
+    answers += [submit(scheduler, adder, value) for value in range(2, 8)]
+    adder.released.set()
+    assert [answer.result(60)[0].tolist() for answer in answers] == [[value + 1] for value in range(8)]
+    assert max(map(len, adder.runs)) in (3, 4)  # of six, while nothing or one more runs
 
 
 def test_limits_of_batching() -> None:
@@ -188,6 +204,15 @@ def test_one_bad_image_among_good_ones(batching: Any) -> None:
     assert "Unknown image file format" in answers[7].json()["error"]
     good = [answer.json()["predictions"][0] for answer in answers if answer.status_code == 200]
     assert good == [height for height in range(1, 17) if height != 8]
+
+
+def test_large_requests_that_fail_do_not_pile_up(batching: Any) -> None:
+    body = b'{"signature_name": "decode", "instances": [{"b64": "%s"}]}' % (b"A" * 20 * 2**20)
+    assert batching.post("m:predict", body).status_code == 400
+    before = fuzz.usage(batching.process.pid).rss_mb
+    for _ in range(12):
+        assert batching.post("m:predict", body).status_code == 400
+    assert fuzz.usage(batching.process.pid).rss_mb < before + 150, "12 of them are 400 MB and more"
 
 
 def test_tensor_content_and_health(batching: Any) -> None:
