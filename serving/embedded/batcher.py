@@ -225,10 +225,11 @@ class BatchingRunner:
         self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], timeout_ms: int | None, finish: Finish[Answer]
     ) -> Answer:
         """Run the graph as `run` does, and `finish` in the batch's thread; no other thread waits meanwhile."""
-        if self._checked_rows(feeds) > self._scheduler.settings.run_size:
+        if _rows(feeds) > self._scheduler.settings.run_size:
             return await asyncio.get_running_loop().run_in_executor(
                 self._executor, lambda: finish(self.run(feeds, fetches, timeout_ms))
             )
+        self._checked_rows(feeds)
         answer = self._scheduler.submit(self._graph, feeds, fetches, _deadline(timeout_ms), finish)
         try:
             async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):

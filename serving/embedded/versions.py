@@ -62,6 +62,7 @@ class _Version:
     status: VersionStatus
     path: Path
     wanted: bool = True
+    wanted_again: bool = False  # while it is being unloaded
     loaded: Loaded | None = None
     users: int = 0
 
@@ -263,11 +264,13 @@ class VersionManager:
             if entry is None or (entry.status.state == State.END and not entry.wanted):
                 entry = model.versions[number] = _Version(VersionStatus(number, State.START), versions[number])
                 new.append(entry)
-            elif entry.status.state != State.UNLOADING:
+            elif entry.status.state == State.UNLOADING:
+                entry.wanted_again = True
+            else:
                 entry.wanted = True
         for number, entry in model.versions.items():
             if number not in versions:
-                entry.wanted = False
+                entry.wanted = entry.wanted_again = False
         return new
 
     def _load_and_replace(self, model: _ServedModel, version: _Version) -> None:
@@ -330,6 +333,8 @@ class VersionManager:
             log.exception("Closing {name: %s version: %d} failed", name, version.status.version)
         self._set_state(version, State.END)
         log.info("Unloaded {name: %s version: %d}", name, version.status.version)
+        if version.wanted_again and not self._stop.is_set():
+            self.poll()  # there may be no other: --file_system_poll_wait_seconds=0
 
     def _set_state(self, version: _Version, state: State, failure: ServingError | None = None) -> None:
         with self._changed:

@@ -17,8 +17,10 @@ from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 
 from serving.embedded import setup
 from serving.embedded.flags import Flags
+from serving.embedded.model_config import ModelSettings
 from serving.embedded.servable import Servable
 from serving.embedded.server import ModelServer
+from serving.embedded.versions import LoadPolicy, State, VersionManager
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,36 @@ def base(tmp_path_factory: pytest.TempPathFactory, toolbox: Any) -> Path:
 def changing(start: Any, base: Path) -> Any:
     """A server whose versions the tests below change, one after the other."""
     return start("--model_name=m", f"--model_base_path={base}", "--rest_api_timeout_in_ms=8000")
+
+
+class Nothing:
+    """A version in memory, without a graph."""
+
+    model: Any = "a model"
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_model_that_comes_back_while_it_is_unloaded_is_loaded_again(base: Path, toolbox: Any) -> None:
+    loads: list[int] = []
+
+    def load(_name: str, version: int, _path: Path) -> Nothing:
+        loads.append(version)
+        return Nothing()
+
+    manager = VersionManager(load, LoadPolicy())
+    models = {"m": ModelSettings("m", base)}
+    manager.configure(models)
+    with manager.use("m"):  # a request that takes its time
+        manager.configure({})
+        assert manager.configure(models) == {"m"}
+        assert [status.state for status in manager.status("m")] == [State.UNLOADING]
+    toolbox.wait_until(lambda: manager.status("m")[0].state == State.AVAILABLE)
+    with manager.use("m") as model:
+        assert model == "a model"
+    assert loads == [1, 1]
+    manager.stop()
 
 
 def test_reloads_that_hang_keep_no_other_from_starting(changing: Any, base: Path, tmp_path: Path) -> None:
