@@ -106,7 +106,8 @@ def _measured(contenders: Sequence[Contender], options: argparse.Namespace) -> l
 
 def _limits(version: Path, peers_python: Path | None, seconds: int) -> dict[str, dict[str, float]]:
     arguments = [str(version), str(IMAGE), str(seconds)]
-    limits = {IN_PROCESS: _json([sys.executable, "-m", "serving.benchmark.in_process", *arguments], {})}
+    command = [sys.executable, "-m", "serving.benchmark.in_process", *arguments]
+    limits = {IN_PROCESS: _json(command, {"TF_ENABLE_ONEDNN_OPTS": "1"})}  # as in the server
     if peers_python is not None:
         settings = {"BENCHMARK_VERSION": str(version.resolve())}
         command = [str(peers_python), str(PEERS / "openvino_limit.py"), str(seconds)]

@@ -58,6 +58,8 @@ def _import_tensorflow() -> None:
     gc.disable()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: a warning for each bad request says nothing new
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # By itself TensorFlow uses oneDNN only on some processors of Intel; on an AMD EPYC it spares a tenth of a request.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     hidden = sys.modules.setdefault("keras", None)  # type: ignore[arg-type]  # None: as if it were not installed
     import tensorflow  # noqa: F401
 
