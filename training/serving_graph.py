@@ -1,4 +1,4 @@
-"""The graph that is served: batch norms folded, variables frozen, preprocessing and signed Grad-CAM inside.
+"""The graph that is served: batch norms and paddings folded, variables frozen, preprocessing and signed maps inside.
 
 Grad-CAM (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391) of class c is ReLU(sum_k alpha_kc A_k) with
 alpha_kc = mean over positions of d logit_c / d A_k (equations 1 and 2). The graph returns the sum before ReLU, of
@@ -19,24 +19,30 @@ from training.model import LOGITS_LAYER
 from training.preprocessing import SIZE, decode, polarised, to_view
 
 
-def fold_batch_norms(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """Folds every batch norm that follows a convolution alone into the convolution's kernel and bias.
+def fold(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
+    """Folds every batch norm that follows a convolution alone, and every zero padding before one, into it.
 
-    A' = s * A + t, with s = gamma / sqrt(variance + epsilon) and t = beta - s * mean; A holds the convolution's bias.
+    A batch norm goes into kernel and bias: A' = s * A + t, with s = gamma / sqrt(variance + epsilon) and
+    t = beta - s * mean; A holds the convolution's bias. A padding becomes the convolution's own, where that is the
+    same zeros: it spares a copy of the largest tensors.
 
     Returns:
         The same function as `model` in inference; and by name of the folded convolution its t, float32 (channels,),
         by which its output is shifted against the original's (scaled by s).
     """
-    norms = _foldable(model)
+    consumers = _consumers(model)
+    norms = _foldable_norms(model, consumers)
     folded_into = {norm.name: convolution.name for convolution, norm in norms}
+    padded = {padding.name: convolution.name for padding, convolution in _foldable_paddings(model, consumers)}
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if layer.name in folded_into:
+        if layer.name in folded_into or layer.name in padded:
             return keras.layers.Identity(name=layer.name)
         config = layer.get_config()
         if layer.name in folded_into.values():
             config["use_bias"] = True
+        if layer.name in padded.values():
+            config["padding"] = "same"
         return layer.__class__.from_config(config)
 
     def call(layer: keras.layers.Layer, *args, **kwargs):
@@ -65,26 +71,65 @@ def fold_batch_norms(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndar
     return folded, shifts
 
 
-def _foldable(model: keras.Model) -> list[tuple[keras.layers.Layer, keras.layers.BatchNormalization]]:
-    """Pairs of a convolution without activation and the batch norm that is its only consumer."""
+def _consumers(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
+    """The layers that read each layer's output, by its name."""
     consumers: dict[str, list[keras.layers.Layer]] = {}
     for layer in model.layers:
         for node in layer._inbound_nodes:
             for tensor in node.input_tensors:
                 consumers.setdefault(tensor._keras_history.operation.name, []).append(layer)
+    return consumers
+
+
+def _is_convolution(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
+
+
+def _foldable_norms(
+    model: keras.Model, consumers: dict[str, list[keras.layers.Layer]]
+) -> list[tuple[keras.layers.Layer, keras.layers.BatchNormalization]]:
+    """Pairs of a convolution without activation and the batch norm that is its only consumer."""
     pairs = []
     for layer in model.layers:
         following = consumers.get(layer.name, [])
         linear = getattr(layer, "activation", None) is keras.activations.linear
-        is_convolution = isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
         if (
-            is_convolution
+            _is_convolution(layer)
             and linear
             and len(following) == 1
             and isinstance(following[0], keras.layers.BatchNormalization)
         ):
             pairs.append((layer, following[0]))
     return pairs
+
+
+def _foldable_paddings(
+    model: keras.Model, consumers: dict[str, list[keras.layers.Layer]]
+) -> list[tuple[keras.layers.ZeroPadding2D, keras.layers.Layer]]:
+    """Pairs of a padding and its only consumer, a convolution whose padding "same" would be these zeros."""
+    pairs = []
+    for layer in model.layers:
+        following = consumers.get(layer.name, [])
+        if (
+            isinstance(layer, keras.layers.ZeroPadding2D)
+            and len(following) == 1
+            and _is_convolution(following[0])
+            and following[0].padding == "valid"
+            and layer.padding == _same_padding(layer.input.shape[1:3], following[0])
+        ):
+            pairs.append((layer, following[0]))
+    return pairs
+
+
+def _same_padding(size: Sequence[int | None], convolution: keras.layers.Layer) -> tuple[tuple[int, int], ...] | None:
+    """The zeros before and after each axis that TensorFlow's padding "SAME" adds; None where it hangs on the image."""
+    if None in size or set(convolution.dilation_rate) != {1}:
+        return None
+    totals = [
+        max((-(-length // stride) - 1) * stride + kernel - length, 0)
+        for length, kernel, stride in zip(size, convolution.kernel_size, convolution.strides, strict=True)
+    ]
+    return tuple((total // 2, total - total // 2) for total in totals)
 
 
 def frozen_core(model: keras.Model, cam_layer: str) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
@@ -95,7 +140,7 @@ def frozen_core(model: keras.Model, cam_layer: str) -> Callable[[tf.Tensor], tup
     Raises:
         ValueError: the model has no layer `cam_layer`.
     """
-    folded, shifts = fold_batch_norms(model)
+    folded, shifts = fold(model)
     activations_tensor = folded.get_layer(cam_layer).output
     reader = _pointwise_reader(folded, cam_layer)
     source_tensor = reader.output if reader else activations_tensor

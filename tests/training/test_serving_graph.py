@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.serving_graph import fold_batch_norms, frozen_core
+from training.serving_graph import fold, frozen_core
 
 layers = keras.layers
 
@@ -50,7 +50,7 @@ def small_net(last: str = "pointwise") -> keras.Model:
 
 def test_the_folded_net_computes_the_same():
     model = small_net()
-    folded, shifts = fold_batch_norms(model)
+    folded, shifts = fold(model)
     np.testing.assert_allclose(folded(images()), model(images()), atol=1e-4)
     assert set(shifts) == {"plain", "depthwise", "cam", "last"}
     assert not [layer.name for layer in folded.layers if isinstance(layer, layers.BatchNormalization)]
@@ -58,7 +58,7 @@ def test_the_folded_net_computes_the_same():
 
 def test_the_shift_is_what_separates_folded_from_original():
     model = small_net()
-    folded, shifts = fold_batch_norms(model)
+    folded, shifts = fold(model)
     original = keras.Model(model.input, model.get_layer("cam").output)(images())
     shifted = keras.Model(folded.input, folded.get_layer("cam").output)(images()) - shifts["cam"]
     norm = model.get_layer("cam_bn")
@@ -83,16 +83,60 @@ def after_no_convolution(x):
 def test_what_cannot_be_folded_is_left(block):
     inputs = keras.Input((16, 16, 3))
     model = trained_looking(keras.Model(inputs, head(block(inputs))))
-    folded, shifts = fold_batch_norms(model)
+    folded, shifts = fold(model)
     assert shifts == {}
     assert isinstance(folded.get_layer("norm"), layers.BatchNormalization)
+    np.testing.assert_allclose(folded(images()), model(images()), atol=1e-5)
+
+
+def padded_net(size: int, padding, convolution: keras.layers.Layer, read_twice: bool = False) -> keras.Model:
+    inputs = keras.Input((size, size, 3))
+    padded = layers.ZeroPadding2D(padding, name="padding")(layers.Conv2D(4, 1)(inputs))
+    x = layers.GlobalAveragePooling2D()(convolution(padded))
+    if read_twice:
+        x = layers.Concatenate()([x, layers.GlobalAveragePooling2D()(padded)])
+    return trained_looking(keras.Model(inputs, layers.Dense(4, name="logits")(x)))
+
+
+def strided(**options) -> keras.layers.Layer:
+    return layers.DepthwiseConv2D(**{"kernel_size": 3, "strides": 2, "padding": "valid", "name": "reader"} | options)
+
+
+@pytest.mark.parametrize(
+    ("size", "padding", "convolution", "foldable"),
+    [
+        (16, ((0, 1), (0, 1)), strided(), True),  # as in MobileNetV2
+        (15, 1, strided(), True),
+        (16, 1, strided(strides=1), True),
+        (16, ((0, 3), (0, 3)), layers.Conv2D(5, 5, strides=2, name="reader"), False),
+        (16, ((1, 2), (1, 2)), layers.Conv2D(5, 5, strides=2, name="reader"), True),
+        (16, 1, strided(), False),  # what Keras' ResNet does: "same" would put all of the zeros at the end
+        (16, ((1, 0), (1, 0)), strided(), False),
+        (16, ((0, 1), (0, 1)), strided(padding="same"), False),
+        (16, 2, strided(strides=1, dilation_rate=2), False),
+        (None, ((0, 1), (0, 1)), strided(), False),  # an odd image would need other zeros
+    ],
+)
+def test_a_padding_is_folded_where_the_zeros_stay_the_same(size, padding, convolution, foldable):
+    model = padded_net(size, padding, convolution.__class__.from_config(convolution.get_config()))
+    folded, _ = fold(model)
+    assert (folded.get_layer("reader").padding == "same") == (foldable or convolution.padding == "same")
+    assert isinstance(folded.get_layer("padding"), layers.Identity) == foldable
+    sent = np.random.default_rng(1).uniform(-1, 1, (3, size or 16, size or 16, 3)).astype("float32")
+    np.testing.assert_allclose(folded(sent), model(sent), atol=1e-5)
+
+
+def test_a_padding_that_others_read_too_stays():
+    model = padded_net(16, ((0, 1), (0, 1)), strided(), read_twice=True)
+    folded, _ = fold(model)
+    assert isinstance(folded.get_layer("padding"), layers.ZeroPadding2D)
     np.testing.assert_allclose(folded(images()), model(images()), atol=1e-5)
 
 
 def test_the_original_is_not_changed():
     model = small_net()
     before = [w.copy() for w in model.get_weights()]
-    fold_batch_norms(model)
+    fold(model)
     for one, other in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, other)
 
