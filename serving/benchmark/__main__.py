@@ -4,7 +4,8 @@
     python -m serving.benchmark --peers .venv-peers      # and those of peers/requirements.txt: make bench
 
 Everything is started once, on free ports, and measured in turn, round after round, so that what else the machine does
-meanwhile falls on all alike; the figures are the medians of the rounds. The load comes from the same machine.
+meanwhile falls on all alike; the figures are the medians of the rounds, the ratios those of what was measured one after
+the other. The load comes from the same machine.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def run(options: argparse.Namespace) -> None:
     (options.output / "bench.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     report.draw(runs, max(limits[IN_PROCESS].values()), options.output / "bench.png")
     print(report.table(runs, limits))
+    print("\n".join(report.ratios(runs)))
     print(f"\nwrote {options.output}/bench.json and bench.png")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+
+Round = Mapping[str, Any]  # one load.Measurement
 
 HEADER = ("", "connections", "requests/s", "p50 ms", "p95 ms", "p99 ms", "errors")
 # Okabe and Ito's colours, which colour-blind people can tell apart; ours are the warm ones.
@@ -37,6 +40,37 @@ def table(runs: Sequence[Mapping[str, Any]], limits: Mapping[str, Mapping[str, f
         rates = ", ".join(f"{rate:.0f} images/s at batch {size}" for size, rate in found.items())
         text.append(f"{name}: {rates}")
     return "\n".join(text)
+
+
+def ratios(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the figures come to, as sentences: medians over the rounds of what was measured one after the other.
+
+    Args:
+        runs: as in the JSON; the first is the model server, the second the gateway before it, both over REST.
+    """
+    found = {(run["name"], run["connections"]): run["rounds"] for run in runs}
+    server, gateway = list(dict.fromkeys(run["name"] for run in runs))[:2]
+    peers = list(dict.fromkeys(run["name"] for run in runs if not run["ours"]))
+    few, many = min(run["connections"] for run in runs), max(run["connections"] for run in runs)
+
+    def paired(one: tuple[str, int], other: tuple[str, int], ratio: Callable[[Round, Round], float]) -> float:
+        return statistics.median(ratio(a, b) for a, b in zip(found[one], found[other], strict=True))
+
+    def rate(one: Round) -> float:
+        return one["requests"] / one["seconds"]
+
+    lines = []
+    if peers:
+        factor, peer = min((paired((server, many), (p, many), lambda a, b: rate(a) / rate(b)), p) for p in peers)
+        lines.append(f"{many} connections: {factor:.2f} times the requests/s of the best peer, {peer}")
+        factor, peer = max((paired((server, few), (p, few), lambda a, b: a["p50_ms"] / b["p50_ms"]), p) for p in peers)
+        lines.append(f"{few} connection{'s' * (few > 1)}: {factor:.2f} times the p50 of the best peer, {peer}")
+    spread = statistics.median(one["p99_ms"] / one["p50_ms"] for one in found[server, many])
+    lines.append(f"{many} connections: p99 is {spread:.2f} times p50")
+    kept = paired((gateway, many), (server, many), lambda a, b: rate(a) / rate(b))
+    more = paired((gateway, few), (server, few), lambda a, b: a["p50_ms"] - b["p50_ms"])
+    lines.append(f"through the gateway: {kept:.2f} times the requests/s at {many}, p50 {more:+.2f} ms at {few}")
+    return lines
 
 
 def draw(runs: Sequence[Mapping[str, Any]], limit: float, path: Path) -> None:

@@ -1,6 +1,7 @@
 """The benchmark's load on a real server with a tiny model, its table and its picture."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,10 @@ def test_ours_alone(version, tmp_path, capsys):
     assert set(found["limits_images_per_s"][IN_PROCESS]) == {"1", "32"}
     printed = capsys.readouterr().out
     assert all(name in printed for name in names)
+    assert re.search(r"^4 connections: p99 is \d+\.\d\d times p50$", printed, re.M)
+    assert re.search(
+        r"^through the gateway: \d+\.\d\d times the requests/s at 4, p50 [+-]\d+\.\d\d ms at 1$", printed, re.M
+    )
     with Image.open(output / "bench.png") as picture:
         assert picture.size == (1650, 690)
 
@@ -106,6 +111,28 @@ def test_missing_generators_are_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main([]) == 1
     assert "wrk and h2load not found; on Debian: apt-get install wrk nghttp2-client" in capsys.readouterr().err
+
+
+def test_ratios_pair_what_was_measured_together():
+    """A round in which the machine is half as fast changes no ratio."""
+
+    def runs(name, ours, requests, p50_ms):
+        rounds = [
+            {"requests": requests / slow, "seconds": 2, "p50_ms": p50_ms * slow, "p99_ms": 3 * p50_ms * slow}
+            for slow in (1, 2, 1)
+        ]
+        return [{"name": name, "ours": ours, "connections": number, "rounds": rounds} for number in (1, 32)]
+
+    ours = runs("server", True, 400, 4) + runs("gateway", True, 380, 5)
+    peers = runs("slow peer", False, 100, 20) + runs("best peer", False, 200, 10)
+    lines = [
+        "32 connections: 2.00 times the requests/s of the best peer, best peer",
+        "1 connection: 0.40 times the p50 of the best peer, best peer",
+        "32 connections: p99 is 3.00 times p50",
+        "through the gateway: 0.95 times the requests/s at 32, p50 +1.00 ms at 1",
+    ]
+    assert report.ratios(ours + peers) == lines
+    assert report.ratios(ours) == lines[2:]
 
 
 def test_the_table_is_aligned():
