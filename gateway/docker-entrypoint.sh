@@ -31,10 +31,6 @@ case "${GATEWAY_ACCESS_LOG:=all}" in
     *) fail "GATEWAY_ACCESS_LOG=$GATEWAY_ACCESS_LOG: expected all, errors or off" ;;
 esac
 [ -n "${GATEWAY_COOKIE_SECRET:-}" ] || GATEWAY_COOKIE_SECRET=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
-# As gateway/passwords.py.
-FINGERPRINT=$(printf '%sBasic %s' "$GATEWAY_COOKIE_SECRET" \
-    "$(printf '%s:%s' "$GATEWAY_USER" "$GATEWAY_PASSWORD" | openssl base64 -A)" | openssl dgst -sha256 -r | cut -d ' ' -f 1)
-
 # UI and health check use the cleartext port within the container network; who else reaches it, compose's port list says.
 CLEAR_BIND=$GATEWAY_BIND
 
@@ -45,7 +41,12 @@ RESOLVER=$(awk '$1 == "nameserver" { print index($2, ":") ? "[" $2 "]" : $2; exi
 rm -rf "${RUN_DIR:?}"/*
 mkdir -p "$RUN_DIR/main.d" "$RUN_DIR/server.d" "$RUN_DIR/empty"
 cp "$GATEWAY_HOME"/conf/* "$RUN_DIR"
+# As gateway/render.py: what the password is known by.
 printf '%s' "$GATEWAY_PASSWORD" | openssl passwd -apr1 -stdin | sed "s|^|$GATEWAY_USER:|" > "$RUN_DIR/htpasswd"
+salt=$(od -An -tx1 -N16 /dev/urandom | tr -d ' \n')
+header="Basic $(printf '%s:%s' "$GATEWAY_USER" "$GATEWAY_PASSWORD" | openssl base64 -A)"
+fingerprint=$(printf '%s' "$salt$header" | openssl dgst -md5 -binary | openssl base64 -A | tr '+/' '-_' | tr -d '=')
+printf 'secure_link "%s";\nsecure_link_md5 "%s$http_authorization";\n' "$fingerprint" "$salt" > "$RUN_DIR/fingerprint.conf"
 
 # Further users, when the host's folder is mounted and has the file; changes there count at once.
 : "${GATEWAY_USERS_FILE:=$GATEWAY_HOME/users/htpasswd}"
@@ -57,7 +58,7 @@ nginx -e stderr -V 2>&1 | grep -q -- --add-module=njs ||
 
 export GATEWAY_USER GATEWAY_BIND GATEWAY_PORT GATEWAY_TLS_PORT GATEWAY_WORKERS GATEWAY_TIMEOUT_S GATEWAY_MAX_CONNECTIONS \
     SERVING_HOST SERVING_GRPC_PORT SERVING_REST_PORT UI_HOST UI_PORT TLS_CERT TLS_KEY RUN_DIR RESOLVER USERS_FILE USER_PATTERN CLEAR_BIND \
-    LOG_ERRORS LOG_ALL GATEWAY_COOKIE_SECRET FINGERPRINT
+    LOG_ERRORS LOG_ALL GATEWAY_COOKIE_SECRET
 fill() {                        # as gateway/render.py: every dollar-brace name in capitals
     awk '{
         while (match($0, /\$\{[A-Z_]+\}/)) {

@@ -67,10 +67,11 @@ def without_the_guessable(password: str, user: str) -> str:
     return left
 
 
-def fingerprint(user: str, password: str, cookie_secret: str) -> str:
-    """Return what gateway.js knows the credentials by: the hex SHA-256 of the secret and the Authorization header."""
+def fingerprint(user: str, password: str, salt: str) -> str:
+    """Return what nginx's secure_link knows the credentials by: MD5 of salt and Authorization header, in base64url."""
     header = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-    return hashlib.sha256((cookie_secret + header).encode()).hexdigest()
+    digest = hashlib.md5((salt + header).encode(), usedforsecurity=False).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def apr1(password: str, salt: str | None = None) -> str:

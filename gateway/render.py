@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import secrets
 import shutil
 import subprocess
 from pathlib import Path
 
 from gateway.errors import GatewayError
-from gateway.passwords import apr1
+from gateway.passwords import apr1, fingerprint
 from gateway.settings import LOGS, Settings
 
 _HERE = Path(__file__).resolve().parent
@@ -65,7 +66,7 @@ def render(settings: Settings, run_dir: Path, nginx: Path) -> Path:
         if not _NJS_MODULE.exists():
             raise GatewayError(f"{nginx} has no njs module, and there is none at {_NJS_MODULE}")
         (run_dir / "main.d" / "njs.conf").write_text(f"load_module {_NJS_MODULE};\n")
-    _write_password(settings, run_dir / "htpasswd")
+    _write_password(settings, run_dir)
     if os.geteuid() == 0:
         _open_to_worker(run_dir)
     return config
@@ -85,10 +86,20 @@ def users_file_reachable(path: Path) -> bool:
     return os.geteuid() != 0 or all(parent.stat().st_mode & 0o001 for parent in path.parents)
 
 
-def _write_password(settings: Settings, path: Path) -> None:
+def _write_password(settings: Settings, run_dir: Path) -> None:
+    """Write what the password is known by: its hash for auth_basic, and its fingerprint, for nobody else to read."""
+    user, password, salt = settings.gateway_user, settings.gateway_password, secrets.token_hex(16)
+    _write_private(run_dir / "htpasswd", f"{user}:{apr1(password)}\n")
+    _write_private(
+        run_dir / "fingerprint.conf",
+        f'secure_link "{fingerprint(user, password, salt)}";\nsecure_link_md5 "{salt}$http_authorization";\n',
+    )
+
+
+def _write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(f"{settings.gateway_user}:{apr1(settings.gateway_password)}\n")
+        file.write(text)
 
 
 def _open_to_worker(run_dir: Path) -> None:

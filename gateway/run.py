@@ -18,7 +18,6 @@ from pathlib import Path
 
 from gateway import users
 from gateway.errors import GatewayError
-from gateway.passwords import fingerprint
 from gateway.render import check_users_file_reachable, render, users_file_reachable
 from gateway.settings import Settings
 
@@ -46,9 +45,6 @@ def run(settings: Settings, announce: Callable[[str], None]) -> int:
             [nginx, "-e", "stderr", "-p", run_dir, "-c", config],
             env={
                 "GATEWAY_COOKIE_SECRET": settings.gateway_cookie_secret,
-                "FINGERPRINT": fingerprint(
-                    settings.gateway_user, settings.gateway_password, settings.gateway_cookie_secret
-                ),
                 "PATH": os.defpath,
             },
             preexec_fn=_end_with_parent,

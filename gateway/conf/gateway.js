@@ -1,7 +1,4 @@
-// Passwords that are known already, and the websocket's cookie: signed here, checked here, kept from the backend.
-//
-// `auth_basic` hashes the password of every request with apr1, a thousand rounds of MD5: 0.3 ms, a fifteenth of a
-// prediction. The one from .env is known by its fingerprint, made at the start; everybody else is asked by auth_basic.
+// The websocket's cookie: signed here, checked here, kept from the backend.
 //
 // Browsers of the Safari family send no basic credentials on a websocket's handshake. Every page or asset that
 // passed the password therefore sets a cookie that opens /_stcore/stream, and nothing else, for LIFETIME_S. Streamlit
@@ -10,7 +7,6 @@ import crypto from 'crypto';
 
 const NAME = 'vitrine_stream';
 const LIFETIME_S = 600;
-const REALM = 'Vitrine';
 
 function signature(expires) {
     return crypto.createHmac('sha256', process.env.GATEWAY_COOKIE_SECRET)
@@ -49,23 +45,10 @@ function ours(cookie) {
     return cookie.split('=')[0].trim() === NAME;
 }
 
-function known(r) {
-    const secret = process.env.GATEWAY_COOKIE_SECRET, expected = process.env.FINGERPRINT;
-    const given = r.headersIn['Authorization'];
-    if (given === undefined) {
-        return false;
-    }
-    return equal(crypto.createHash('sha256').update(secret + given).digest('hex'), expected);
-}
-
 // "off" switches auth_basic off for this request; any other value is the realm.
-function realm(r) {
-    return known(r) ? 'off' : REALM;
-}
-
 function streamRealm(r) {
     const good = cookies(r).filter(ours).some(c => valid(c.slice(c.indexOf('=') + 1).trim()));
-    return good ? 'off' : realm(r);
+    return good ? 'off' : r.variables.realm;
 }
 
 function streamCookie(r) {
@@ -89,4 +72,4 @@ function foreignOrigin(r) {
     return origin.toLowerCase().replace(/^https?:\/\//, '') === host ? '' : '1';
 }
 
-export default {realm, streamRealm, streamCookie, cookiesButOurs, foreignOrigin};
+export default {streamRealm, streamCookie, cookiesButOurs, foreignOrigin};

@@ -254,12 +254,15 @@ def test_the_entrypoint_renders_what_python_renders(tmp_path, user):
         by_shell = config.read_text()
         assert PASSWORD not in by_shell
         assert config.stat().st_mode & 0o077 == 0
+        fingerprint = tmp_path / "run" / "fingerprint.conf"
+        assert fingerprint.stat().st_mode & 0o077 == 0
     target = tmp_path / "python"
     own = {"GATEWAY_ACCESS_LOG": "all", "GATEWAY_USERS_FILE": str(tmp_path / "run" / "htpasswd")}
     environ = {**ENVIRON, **given, **own, **backends}
     subprocess.run(
         [sys.executable, "-m", "gateway", "render", target], cwd=ROOT, env=environ, check=True, capture_output=True
     )
+    assert (target / "fingerprint.conf").stat().st_mode & 0o077 == 0
     assert by_shell.replace(str(tmp_path / "run"), str(target)) == (target / "nginx.conf").read_text().replace(
         str(tmp_path / "run"), str(target)
     )
