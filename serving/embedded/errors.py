@@ -101,6 +101,8 @@ def let_go(error: BaseException | None) -> None:
     It holds those it came through, and one of them may hold it (by the future that brought it, say): a cycle that
     keeps the request in memory until the garbage collector comes.
     """
-    while error is not None:
+    seen: set[int] = set()  # a chain may lead back into itself
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         error.__traceback__ = None
         error = error.__cause__ or error.__context__

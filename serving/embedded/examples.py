@@ -77,7 +77,7 @@ def _add(item: Any, name: str, feature: Feature) -> None:
         _list(feature, "int64_list", name).append(int(item))
     elif isinstance(item, int) and -(2**63) <= item < 2**64:
         if item >= 2**63:
-            raise invalid_argument(f"Feature: {name} has uint64 element. Only int64 is supported.")
+            raise invalid_argument(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
         _list(feature, "int64_list", name).append(item)
     elif isinstance(item, int | float):
         with np.errstate(over="ignore"):

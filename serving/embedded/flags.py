@@ -122,5 +122,7 @@ def _check(flags: Flags) -> None:
         raise FlagError("Both --model_base_path and --model_config_file are empty: give one of them.")
     if flags.batching_parameters_file and not flags.enable_batching:
         raise FlagError("--batching_parameters_file is given without --enable_batching.")
+    if flags.rest_api_num_threads < 0:
+        raise FlagError("--rest_api_num_threads cannot be negative.")
     if flags.max_num_load_retries < 0:
         raise FlagError("--max_num_load_retries cannot be negative.")

@@ -39,8 +39,9 @@ Answer = TypeVar("Answer")
 Context = grpc.aio.ServicerContext
 IN_PLACE_LIMIT = 16 * 1024  # bytes; a message up to this is taken apart in a fraction of a millisecond
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
-# HealthCheckResponse{status: …}
+# HealthCheckResponse{status: …}, and every HealthCheckRequest{service: …} whose service is there
 _SERVING, _SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x03"
+_HEALTHY = (b"", b"\x0a\x0cModelService", b"\x0a\x11PredictionService")
 
 
 def server(
@@ -222,7 +223,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
         for field in request.metadata_field:
             if field != "signature_def":
-                raise invalid_argument(f"Metadata field %s is not supported{field}")  # the real server's own slip
+                raise invalid_argument(f"Metadata field {field} is not supported")
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         signatures = get_model_metadata_pb2.SignatureDefMap()
         with _use(self._manager, request.model_spec) as model:
@@ -351,16 +352,16 @@ def _fill_regression(result: regression_pb2.RegressionResult, values: np.ndarray
 def _health_handler() -> grpc.GenericRpcHandler:
     """Health for the server as a whole, on raw bytes: the two messages are too small for generated code.
 
-    A request that is not empty names a single service. None is known; in `Watch` that is an answer, no error.
+    A request that is not empty names a single service. One that is not known is no error in `Watch`, but an answer.
     """
 
     async def check(request: bytes, context: Context) -> bytes:
-        if request:
+        if request not in _HEALTHY:
             return _fail(context, ServingError(Code.NOT_FOUND, "service name unknown"))
         return _SERVING
 
     async def watch(request: bytes, context: Context) -> AsyncIterator[bytes]:
-        yield _SERVICE_UNKNOWN if request else _SERVING
+        yield _SERVING if request in _HEALTHY else _SERVICE_UNKNOWN
         await asyncio.Event().wait()  # until the client or the server goes
 
     return grpc.method_handlers_generic_handler(

@@ -172,7 +172,7 @@ def multi_infer(
 ) -> list[Classification | np.ndarray]:
     """Run several signatures on the same examples in one run of the graph."""
     seen: set[str] = set()
-    feed, fetches = "", set()
+    feeds, fetches = set(), set()
     for task in tasks:
         name = task.signature or DEFAULT_SIGNATURE
         if not task.model:
@@ -190,12 +190,11 @@ def multi_infer(
             task_feed, task_fetches = _regress_tensors(model, model.signatures[name])
         else:
             raise ServingError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method}")
-        if feed not in ("", task_feed):
-            raise invalid_argument("Input tensor must be the same for all Signatures.")
-        feed = task_feed
+        feeds.add(task_feed)
         fetches.update(task_fetches)
     names = sorted(fetches)
-    results = dict(zip(names, model.runner.run({feed: _examples_tensor(examples)}, names, timeout_ms), strict=True))
+    tensor = _examples_tensor(examples)
+    results = dict(zip(names, model.runner.run(dict.fromkeys(feeds, tensor), names, timeout_ms), strict=True))
     metrics.count_examples(model.name, len(examples))
     answers: list[Classification | np.ndarray] = []
     for task in tasks:

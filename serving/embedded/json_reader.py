@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import marshal
+import math
 import re
 import struct
 from typing import Any
@@ -18,11 +19,11 @@ from serving.embedded.errors import ServingError, invalid_argument
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_SPECIAL = re.compile(r"(-?)(Infinity|Inf|NaN)")
 _STRING_CHUNK = re.compile(r'[^"\\\x00-\x1f]*')
 _HEX4 = re.compile(r"[0-9a-fA-F]{4}")
 _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _LITERALS = {"n": ("null", None), "t": ("true", True), "f": ("false", False)}
+_NO_BEGINNING = ("", "\x00", "]", "}", ",", ":")  # of a document; RapidJSON takes a NUL for the end
 _BOM = b"\xef\xbb\xbf"
 _UINT64_MAX = 2**64 - 1
 _INT64_MIN = -(2**63)
@@ -88,7 +89,7 @@ class _Parser:
 
     def parse(self) -> Any:
         position = self._skip(0)
-        if self._text[position : position + 1] in ("", "\x00"):  # RapidJSON takes a NUL for the end
+        if self._text[position : position + 1] in _NO_BEGINNING:
             raise self._error("The document is empty.", position)
         stack: list[tuple[Any, str | None]] = []  # open containers, each with the key it waits to give a value to
         while True:
@@ -144,19 +145,30 @@ class _Parser:
             return self._string(position)
         if char in _LITERALS:
             literal, value = _LITERALS[char]
-            if self._text.startswith(literal, position):
-                return value, position + len(literal)
-            raise self._error("Invalid value.", position + 1)
+            return value, self._expect(literal, position)
         return self._number(position)
 
+    def _expect(self, literal: str, position: int) -> int:
+        """Return where a literal ends; the first sign that differs is the error."""
+        for offset, char in enumerate(literal, position):
+            if self._text[offset : offset + 1] != char:
+                raise self._error("Invalid value.", offset)
+        return position + len(literal)
+
     def _number(self, position: int) -> tuple[int | float, int]:
-        special = _SPECIAL.match(self._text, position)
-        if special:
-            value = float(special[2].replace("Infinity", "inf"))
-            return (-value if special[1] else value), special.end()
+        minus = self._text[position : position + 1] == "-"
+        start = position + minus
+        first = self._text[start : start + 1]
+        if first == "N":
+            return (-math.nan if minus else math.nan), self._expect("NaN", start)
+        if first == "I":
+            end = self._expect("Inf", start)
+            if self._text[end : end + 1] == "i":
+                end = self._expect("Infinity", start)
+            return (-math.inf if minus else math.inf), end
         number = _NUMBER.match(self._text, position)
         if not number:
-            raise self._error("Invalid value.", position)
+            raise self._error("Invalid value.", start)
         # A dot or an exponent with no digits after it is an error of its own.
         tail = self._text[number.end() : number.end() + 2]
         if tail.startswith(".") and number[1] is None and number[2] is None:
@@ -175,7 +187,6 @@ class _Parser:
         return value, number.end()
 
     def _string(self, position: int) -> tuple[str, int]:
-        opening = position
         parts = []
         position += 1
         while True:
@@ -186,7 +197,7 @@ class _Parser:
             if char == '"':
                 return "".join(parts), position + 1
             if char in ("", "\x00"):
-                raise self._error("Missing a closing quotation mark in string.", opening)
+                raise self._error("Missing a closing quotation mark in string.", position)
             if char != "\\":
                 raise self._error("Invalid escape character in string.", position)
             part, position = self._escape(position)

@@ -56,18 +56,18 @@ def write_regressions(values: np.ndarray) -> bytes:
 
 
 def _rows(outputs: Mapping[str, np.ndarray]) -> str:
-    batch = 0
+    batch: int | None = None
     for alias, tensor in outputs.items():
         if tensor.ndim == 0:
             raise invalid_argument(f"Tensor name: {alias} has no shape information ")
-        if batch not in (0, tensor.shape[0]):
+        if batch is not None and batch != tensor.shape[0]:
             raise invalid_argument(
                 f"Tensor name: {alias} has inconsistent batch size: {tensor.shape[0]} expecting: {batch}"
             )
         batch = tensor.shape[0]
     level = 2 if len(outputs) == 1 else 3
     texts = {alias: iter(_format(alias, tensor, level + tensor.ndim - 1)) for alias, tensor in outputs.items()}
-    if batch == 0:
+    if not batch:
         return f'{{\n{INDENT}"predictions": []\n}}'
     if len(outputs) == 1:
         alias, tensor = next(iter(outputs.items()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -96,7 +97,7 @@ def _read_inputs(document: Mapping[str, Any], wanted: Mapping[str, int], signatu
                 document, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
             )
         if not isinstance(rows, list):
-            raise _malformed(document, "Excepting 'instances' to be an list/array")
+            raise _malformed(document, "Expecting 'instances' to be an list/array")
         if not rows:
             raise _malformed(document, "No values in 'instances' array")
         return PredictBody(signature, _read_rows(reader, rows, wanted), row_format=True)
@@ -111,16 +112,14 @@ def is_base64_object(value: Any) -> bool:
 
 
 def decode_base64(text: str) -> bytes:
-    """Decode standard base64; padding may be missing, '-' and '_' are refused."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        pass
-    stripped = "".join(text.split()).rstrip("=")  # white space is skipped, as by absl
-    try:
-        return base64.b64decode(stripped + "=" * (-len(stripped) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid_argument("Unable to base64 decode") from None
+    """Decode standard base64 as absl does: padding, of '=' or '.', is there in full or not at all; no '-' and '_'."""
+    for candidate in (text, "".join(text.split())):  # white space is skipped
+        digits = candidate.rstrip("=.")
+        padding = -len(digits) % 4
+        if len(candidate) - len(digits) in (0, padding):
+            with contextlib.suppress(binascii.Error, ValueError):
+                return base64.b64decode(digits + "=" * padding, validate=True)
+    raise invalid_argument("Unable to base64 decode")
 
 
 def _malformed(document: Mapping[str, Any], reason: str) -> ServingError:
@@ -198,7 +197,7 @@ def _walk_rows(reader: _Reader, rows: list[Any], wanted: Mapping[str, int]) -> d
         if objects and row.keys() != wanted.keys():
             raise invalid_argument(
                 f"Failed to process element: {number} of 'instances' list. JSON object: {quoted_value(row)} "
-                f"must only have keys: {','.join(sorted(wanted))}"
+                f"keys must be equal to: {','.join(sorted(wanted))}"
             )
     return {alias: np.stack(column) for alias, column in columns.items()}
 

@@ -130,6 +130,8 @@ class Servable:
                 [],
                 None,
             )
+        except ServingError:
+            raise
         except UnicodeDecodeError as error:
             # The op's message quotes bytes that are no UTF-8, and TensorFlow's Python side loses its code over that.
             raise invalid_argument(error.object.decode("utf-8", "surrogateescape")) from error
@@ -156,7 +158,7 @@ class Servable:
                 try:
                     tensor = self._session.graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
                 except (KeyError, ValueError):
-                    raise ServingError(Code.NOT_FOUND, f"Tensor {name} is not in the graph") from None
+                    raise invalid_argument(f"FetchOutputs {name}: the graph has no such output") from None
                 handle = self._handles[name] = tensor._as_tf_output()
         return handle
 

@@ -179,7 +179,7 @@ def _edited(directory: Path) -> Iterator[Any]:
 def save_graph(directory: Path, legacy: bool = False) -> None:
     """Write a graph of TensorFlow 1: an asset, a table that the init op fills, a variable that it sets.
 
-    `classify` and `regress` share their input tensor, as MultiInference demands.
+    `classify` and `regress` share their input tensor.
 
     Args:
         directory: where to.

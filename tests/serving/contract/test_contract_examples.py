@@ -83,7 +83,7 @@ def test_rest(any_target: Any, path: str, body: dict[str, Any], answer: str) -> 
         ("rules:classify", {"examples": [{"x": {"y": 1}}]}, 400,
          "Feature: x has element with unexpected JSON type: Object"),
         ("rules:classify", {"examples": [{"x": 2**63}]}, 400,
-         "Feature: x has uint64 element. Only int64 is supported."),
+         "Feature: x has uint64_t element. Only int64_t is supported."),
         ("rules:classify", {"examples": [{"x": {"b64": "-"}}]}, 400, "Unable to base64 decode"),
         ("rules:classify", {"examples": [1]}, 400, "Example must be JSON object but got JSON Number"),
         ("rules:classify", {"context": [], "examples": [{}]}, 400, "Example must be JSON object but got JSON Array"),
@@ -183,6 +183,14 @@ def test_multi_inference(any_target: Any) -> None:
     assert any_target.metric("request_example_count_total", model="graph") == total + 2
 
 
+def test_multi_inference_feeds_the_examples_to_every_input(any_target: Any) -> None:
+    """The two signatures have a graph of their own each."""
+    together = any_target.prediction.MultiInference(multi(("rules", "classify"), ("rules", "regress")), timeout=60)
+    for result, name in zip(together.results, ("classify", "regress"), strict=True):
+        alone = any_target.prediction.MultiInference(multi(("rules", name)), timeout=60)
+        assert result == alone.results[0]
+
+
 @pytest.mark.parametrize(
     ("message", "code", "error"),
     [
@@ -195,8 +203,6 @@ def test_multi_inference(any_target: Any) -> None:
         (multi(("", "regress"), methods={"regress": "x"}), "UNIMPLEMENTED", "Unsupported signature method_name: x"),
         (multi(("", "regress"), methods={"regress": "tensorflow/serving/predict"}), "UNIMPLEMENTED",
          "Unsupported signature method_name: tensorflow/serving/predict"),
-        (multi(("rules", "classify"), ("rules", "regress")), "INVALID_ARGUMENT",
-         "Input tensor must be the same for all Signatures."),
     ],
 )  # fmt: skip
 def test_multi_inference_errors(any_target: Any, message: Any, code: str, error: str) -> None:

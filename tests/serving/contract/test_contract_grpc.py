@@ -202,7 +202,7 @@ def test_metadata(any_target: Any) -> None:
         (None, ["signature_def"], "INVALID_ARGUMENT", "Missing ModelSpec"),
         ("nope", ["signature_def"], "NOT_FOUND", "Servable not found for request: Latest(nope)"),
         ("nope", [], "INVALID_ARGUMENT", "GetModelMetadataRequest must specify at least one metadata_field"),
-        ("rules", ["signature_def", "x"], "INVALID_ARGUMENT", "Metadata field %s is not supportedx"),
+        ("rules", ["signature_def", "x"], "INVALID_ARGUMENT", "Metadata field x is not supported"),
     ],
 )
 def test_metadata_errors(target: Any, model: str | None, fields: list[str], code: str, error: str) -> None:

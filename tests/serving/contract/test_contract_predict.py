@@ -183,8 +183,8 @@ def test_errors(any_target: Any, path: str, body: Any, status: int, error: str) 
     ("body", "error"),
     [
         ({"instances": []}, "No values in 'instances' array"),
-        ({"instances": 1}, "Excepting 'instances' to be an list/array"),
-        ({"instances": {}}, "Excepting 'instances' to be an list/array"),
+        ({"instances": 1}, "Expecting 'instances' to be an list/array"),
+        ({"instances": {}}, "Expecting 'instances' to be an list/array"),
         ({"instances": [1], "inputs": [1]},
          "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "),
     ],
@@ -213,11 +213,12 @@ def test_errors_that_quote_the_body(target: Any, body: dict[str, Any], error: st
          "Failed to process element: 0 key: y of 'instances' list. Error: INVALID_ARGUMENT: "
          "JSON object: does not have named input: y"),
         ("", {"instances": [{"x": 1}, {}]},
-         "Failed to process element: 1 of 'instances' list. JSON object: {} must only have keys: x"),
+         "Failed to process element: 1 of 'instances' list. JSON object: {} keys must be equal to: x"),
         ("", {"inputs": {"y": 1}}, "Missing named input: x in 'inputs' object."),
         ("", {"inputs": {}}, "Missing named input: x in 'inputs' object."),
         ("two", {"instances": [{"a": 1}]},
-         'Failed to process element: 0 of \'instances\' list. JSON object: {\n    "a": 1\n} must only have keys: a,b'),
+         'Failed to process element: 0 of \'instances\' list. JSON object: {\n    "a": 1\n} '
+         "keys must be equal to: a,b"),
         ("two", {"instances": [1]},
          "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
          "tensorinfo_map"),
@@ -225,6 +226,9 @@ def test_errors_that_quote_the_body(target: Any, body: dict[str, Any], error: st
          "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
          "tensorinfo_map"),
         ("text", {"inputs": {"b64": "a-_k"}}, "Unable to base64 decode"),
+        ("text", {"inputs": {"b64": "aGVsbG8=="}}, "Unable to base64 decode"),
+        ("text", {"inputs": {"b64": "aA="}}, "Unable to base64 decode"),
+        ("text", {"inputs": {"b64": "aGVs===="}}, "Unable to base64 decode"),
         ("text", {"inputs": [{"b64": 1}]}, 'JSON Value: {\n    "b64": 1\n} not formatted correctly for base64 data'),
         ("text", {"inputs": [{"b64": "aa", "x": 1}]},
          'JSON Value: {\n    "b64": "aa",\n    "x": 1\n} not formatted correctly for base64 data'),

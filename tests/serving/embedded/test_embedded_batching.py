@@ -233,7 +233,8 @@ def test_tensor_content_and_health(batching: Any) -> None:
         message.inputs["s"].tensor_content = content
         assert stub.Predict(message, timeout=60).outputs["raw_bytes"].tensor_content == content
         health = channel.unary_unary("/grpc.health.v1.Health/Check")
-        assert health(b"", timeout=60) == b"\x08\x01"
+        for service in (b"", b"\x0a\x0cModelService", b"\x0a\x11PredictionService"):
+            assert health(service, timeout=60) == b"\x08\x01"
         named = b"\x0a\x01x"  # HealthCheckRequest{service: "x"}
         with pytest.raises(grpc.RpcError, match="service name unknown") as caught:
             health(named, timeout=60)

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from serving.embedded import json_reader
+from serving.embedded.errors import Code, ServingError, let_go
+from serving.embedded.json_results import write_predictions
+from serving.embedded.json_tensors import decode_base64
 from serving.embedded.json_writer import format_floats
 
 
@@ -30,6 +33,27 @@ from serving.embedded.json_writer import format_floats
 def test_the_fast_and_the_exact_reader_agree(text: bytes, value: object) -> None:
     assert json_reader.parse(text) == value
     assert json_reader.parse_exactly(text) == value
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 2), (2, 0)])
+def test_outputs_of_which_one_has_no_rows(first: int, second: int) -> None:
+    outputs = {"a": np.zeros(first, np.float32), "b": np.zeros(second, np.float32)}
+    with pytest.raises(ServingError, match=f"b has inconsistent batch size: {second} expecting: {first}"):
+        write_predictions(outputs, row_format=True)
+    assert write_predictions({"a": outputs["a"][:0], "b": outputs["b"][:0]}, row_format=True) == (
+        b'{\n    "predictions": []\n}'
+    )
+
+
+@pytest.mark.parametrize("text", ["aGVsbG8=", "aGVsbG8", "aGVsbG8.", " aGVs\nbG8= ", "aGVs bG8"])
+def test_base64_with_its_padding_or_without_any(text: str) -> None:
+    assert decode_base64(text) == b"hello"
+
+
+def test_an_error_that_is_its_own_cause_can_be_let_go() -> None:
+    error = ServingError(Code.INTERNAL, "x")
+    error.__cause__ = error
+    let_go(error)
 
 
 def test_floats_follow_the_rule_for_any_value() -> None:

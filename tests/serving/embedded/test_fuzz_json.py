@@ -31,7 +31,7 @@ class Model:
     """RapidJSON 1.1.0 with NaN and Infinity, stopping when done, written for shortness and not for speed."""
 
     _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?P<fraction>\.[0-9]*)?(?P<exponent>[eE][+-]?[0-9]*)?")
-    _SPECIAL = re.compile(rb"-?(?:Infinity|Inf|NaN)")
+    _SPECIAL = re.compile(rb"-?(?:Infinity|Inf(?!i)|NaN)")
     _WORDS = {b"null": None, b"true": True, b"false": False}
 
     def __init__(self, data: bytes) -> None:
