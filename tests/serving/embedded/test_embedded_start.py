@@ -93,6 +93,33 @@ def test_the_configs_in_the_repository_are_valid() -> None:
     assert read(REPO / "serving/config/monitoring.config", MonitoringConfig()).prometheus_config.enable
 
 
+def test_rows_of_a_run_without_and_with_splitting(tmp_path: Path) -> None:
+    file = tmp_path / "batching.config"
+    text = "max_batch_size { value: 32 } max_execution_batch_size { value: 8 }"
+    file.write_text(text)
+    assert batching_config.read_settings(str(file)).run_size == 32
+    file.write_text(f"{text} enable_large_batch_splitting {{ value: true }}")
+    assert batching_config.read_settings(str(file)).run_size == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_batch_size { value: 0 }", "max_batch_size must be positive; was 0"),
+        ("batch_timeout_micros { value: -1 }", "batch_timeout_micros must be non-negative; was -1"),
+        ("max_batch_size { value: 8 } allowed_batch_sizes: 4",
+         "must match max_batch_size; last entry was 4; expected 8"),
+        ("max_batch_size { value: 8 } max_execution_batch_size { value: 4 } allowed_batch_sizes: 8 "
+         "enable_large_batch_splitting { value: true }", "must be equal to max_execution_batch_size; last entry was 8"),
+    ],
+)  # fmt: skip
+def test_batching_parameters_that_do_not_fit(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "batching.config"
+    file.write_text(text)
+    with pytest.raises(ServingError, match=message):
+        batching_config.read_settings(str(file))
+
+
 def test_version_directories_and_policies(tmp_path: Path) -> None:
     for name in ("1", "002", "10", "x", "-3", ".4", "5.0", "99999999999999999999"):
         (tmp_path / name).mkdir()
