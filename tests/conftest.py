@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stack_helpers import MAKE_UP, Stack, checkout, processes_in, running, wait_until
+from stack_helpers import MAKE_UP, READY, Stack, checkout, processes_in, running, wait_until
 
 _own_dataset = Path(__file__).resolve().parents[1] / ".venv" / "fashion-mnist"  # unpacked by prepare.py
 if _own_dataset.is_dir():
@@ -19,7 +19,7 @@ if _own_dataset.is_dir():
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     with checkout() as (folder, ports), running(folder, MAKE_UP) as run:
-        run.wait_for("Vitrine is ready")
+        run.wait_for(READY)
         assert f"GATEWAY_PASSWORD in {folder / '.env'}" in run.output
         yield Stack(folder, ports)
         run.interrupt()

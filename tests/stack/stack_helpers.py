@@ -28,6 +28,7 @@ from serving.client.grpc import GrpcServingClient
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "serving/models/fashion_mnist/1"
 PATIENCE_S = 240
+READY = "stop      Ctrl-C"  # the last line that serving/ready.py prints
 PORTS = ["GATEWAY_PORT", "SERVING_GRPC_PORT", "SERVING_REST_PORT", "UI_PORT"]
 USER, PASSWORD = "vitrine", "aLongRandomPassword4Tests000"
 # the recipe itself; what it installs is here, or these tests would not run

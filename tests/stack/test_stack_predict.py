@@ -133,16 +133,23 @@ def test_a_bad_image_is_refused_and_harms_nobody(stack, name):
     ("signature", "instances"),
     [
         ("pixels", [[0.0] * 783]),
+        ("pixels", [0.0] * 784),
+        ("pixels", [[[0.0] * 28] * 28]),
         ("pixels", [[256.0] * 784]),
         ("pixels", [[-1.0] * 784]),
         ("images", [[[[0.0, 0.0]]]]),
         ("images", [[0.0, 1.0]]),
+        ("images", [[[0.0] * 3] * 28] * 28),
+        ("images", [[[[[0.0]] * 3] * 28] * 28]),
+        ("images", [[[]]]),
+        ("serving_default", [["a", "b"]]),
     ],
 )
 def test_bad_numbers_are_refused_with_what_was_expected(stack, signature, instances):
     response = stack.predict(requests, {"signature_name": signature, "instances": instances})
     assert response.status_code == 400
-    assert signature in response.json()["error"]
+    name = "image_bytes" if signature == "serving_default" else signature
+    assert f"{name}: expected" in response.json()["error"]
 
 
 def test_a_body_too_large(stack):

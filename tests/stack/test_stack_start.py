@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stack_helpers import MAKE_UP, checkout, processes_in, running, wait_until
+from stack_helpers import MAKE_UP, READY, checkout, processes_in, running, wait_until
 
 
 def test_ctrl_c_before_it_is_ready():
@@ -20,7 +20,7 @@ def test_on_one_address_with_an_exported_password_and_killed():
         checkout(GATEWAY_BIND=bind) as (folder, ports),
         running(folder, command, GATEWAY_PASSWORD="exportedPassword4Tests0000") as run,
     ):
-        run.wait_for("Vitrine is ready")
+        run.wait_for(READY)
         assert f"http://{bind}:{ports['GATEWAY_PORT']}" in run.output
         assert "GATEWAY_PASSWORD from the environment" in run.output
         run.process.kill()
