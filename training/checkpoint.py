@@ -24,11 +24,10 @@ class Progress:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def save(path: Path, progress: Progress, model: keras.Model, optimizer: keras.optimizers.Optimizer | None) -> None:
-    """Writes weights, optimizer state and progress; a kill leaves the old file or the new one."""
-    arrays = {f"weight_{i}": w for i, w in enumerate(model.get_weights())}
-    if optimizer is not None:
-        arrays |= {f"optimizer_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
+def save(path: Path, progress: Progress, weights: list[np.ndarray], optimizer_state: list[np.ndarray]) -> None:
+    """Writes weights, optimizer state (empty for none) and progress; a kill leaves the old file or the new one."""
+    arrays = {f"weight_{i}": value for i, value in enumerate(weights)}
+    arrays |= {f"optimizer_{i}": value for i, value in enumerate(optimizer_state)}
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         np.savez(file, progress=np.array(json.dumps(asdict(progress))), **arrays)

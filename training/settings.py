@@ -50,6 +50,8 @@ class Settings:
     warmup_epochs: float = 1.0
     weight_decay: float = 1e-2
     label_smoothing: float = 0.1
+    # Of the last stage, the moving average of the weights over steps; 0: none. It is measured, and kept, beside the weights.
+    ema_momentum: float = 0.0
     batch_size: int = 128
     flip: bool = True
     crop_padding: int = 2  # pixels of the original image
@@ -85,6 +87,7 @@ class Settings:
             (not 0 <= self.erasing_area[0] <= self.erasing_area[1] <= 1, "erasing_area must be [low, high] in 0..1"),
             (not 0 <= self.erasing_probability <= 1, "erasing_probability must lie in 0..1"),
             (not 0 <= self.label_smoothing < 1, "label_smoothing must lie in 0..1"),
+            (not 0 <= self.ema_momentum < 1, "ema_momentum must lie in 0..1"),
             (not 0 < self.batch_norm_momentum < 1, "batch_norm_momentum must lie in 0..1"),
         ]
         for wrong, message in problems:

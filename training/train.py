@@ -25,6 +25,7 @@ import numpy as np
 
 from training import checkpoint, manifest
 from training.augment import RandomErasing, ShiftAndFlip, ToModelInput
+from training.averaging import AveragingAdamW, recompute_statistics
 from training.checkpoint import Progress
 from training.data import DataError, Split, TrainingData, load_training
 from training.model import (
@@ -116,12 +117,17 @@ def train(settings: Settings, run_dir: Path) -> Path:
         weights = model.get_weights()
         optimizer_state = [keras.ops.convert_to_numpy(v) for v in optimizer.variables]
         progress = dataclasses.replace(progress, epoch=epoch.number + 1, phase=epoch.phase, metrics=metrics)
-        if epoch.last_stage and metrics["val_accuracy"] > progress.best_accuracy:
-            progress = dataclasses.replace(progress, best_accuracy=metrics["val_accuracy"], best_epoch=progress.epoch)
-            checkpoint.save(best, progress, model, None)
+        candidates = [(metrics["val_accuracy"], weights)]
+        if epoch.last_stage and settings.ema_momentum:
+            candidates.append(_averaged(model, trainer, data, settings))
+            metrics["ema_val_accuracy"] = candidates[-1][0]
+        for accuracy, candidate in candidates:
+            if epoch.last_stage and accuracy > progress.best_accuracy:
+                progress = dataclasses.replace(progress, best_accuracy=accuracy, best_epoch=progress.epoch)
+                checkpoint.save(best, progress, candidate, [])
         with (run_dir / "history.jsonl").open("a", encoding="utf-8") as history:
             history.write(json.dumps(dataclasses.asdict(epoch) | metrics) + "\n")
-        checkpoint.save(last, progress, model, optimizer)
+        checkpoint.save(last, progress, weights, optimizer_state)
 
     final = _classifier(settings, data, settings.image_size)
     best_progress, best_weights, _ = checkpoint.load(best)
@@ -158,7 +164,11 @@ def _build(settings: Settings, data: TrainingData, epoch: Epoch, weights: list[n
         schedule = keras.optimizers.schedules.CosineDecay(
             epoch.learning_rate / 100, total - warmup, warmup_target=epoch.learning_rate, warmup_steps=warmup
         )
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
+        optimizer = (
+            AveragingAdamW(schedule, weight_decay=settings.weight_decay, ema_momentum=settings.ema_momentum)
+            if settings.ema_momentum
+            else keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
+        )
         # as usual for AdamW: biases and batch norms are not decayed
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     trainer.compile(
@@ -191,6 +201,23 @@ def _run_epoch(
     return {name: float(values[-1]) for name, values in history.items()} | {
         "seconds": round(time.perf_counter() - started, 1)
     }
+
+
+def _averaged(
+    model: keras.Model, trainer: keras.Model, data: TrainingData, settings: Settings
+) -> tuple[float, list[np.ndarray]]:
+    """Validation accuracy and weights of the averaged model; the model itself is left as it was."""
+    weights = model.get_weights()
+    for variable, average in zip(trainer.trainable_variables, trainer.optimizer.averages(), strict=True):
+        variable.assign(average)
+    order = np.random.default_rng(settings.seed).permutation(len(data.train))
+    recompute_statistics(model, trainer, data.train.images[order, ..., None], settings.batch_size)
+    x, y = _arrays(data.validation, len(data.classes))
+    accuracy = trainer.evaluate(x, y, batch_size=settings.batch_size, verbose=0, return_dict=True)["accuracy"]
+    averaged = model.get_weights()
+    model.set_weights(weights)
+    print(f"validation accuracy of the averaged weights {accuracy:.4f}", flush=True)
+    return float(accuracy), averaged
 
 
 def _random_generators(model: keras.Model) -> Iterator[keras.random.SeedGenerator]:
