@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-serving fuzz train evaluate bench lint docker-up clean
+.PHONY: help up test test-serving fuzz train evaluate bench bench-training lint docker-up clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(VENV)/runtime ## start everything on http://127.0.0.1:8080 (Ctrl-C stops it)
 	@$(BIN)/python -m gateway credentials
@@ -34,6 +34,9 @@ evaluate: $(VENV)/runtime ## measure the newest version on the official test ima
 
 bench: $(VENV)/runtime $(PEERS)/installed ## throughput and latency beside other ways to serve (needs wrk and h2load)
 	$(BIN)/python -m serving.benchmark --peers $(PEERS) $(ARGS)
+
+bench-training: $(VENV)/runtime ## how long training takes to 94 %, growing resolution against the served one (hours on a CPU)
+	$(BIN)/python -m training.benchmark $(ARGS)
 
 lint: $(VENV)/tests ## ruff and mypy
 	$(BIN)/ruff check .

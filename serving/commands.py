@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from serving.client import Explanation, InvalidArgument, Prediction, View
+from serving.client import Explanation, InvalidArgument, NotFound, Prediction, View
 from serving.client.base import BaseClient
 from serving.client.figure import ColourBar, beside
 from serving.client.overlay import has_evidence, lay_out, open_photo, paint, paint_contrast
+from serving.client.transport import is_loopback
 
 OK, FAILED = 0, 1
 
@@ -122,13 +124,47 @@ def _caption(explanation: Explanation, names: Sequence[str], target: int, rival:
 def status(client: BaseClient, options: argparse.Namespace) -> int:
     """The model's versions; fails when none of them answers requests."""
     versions = client.status()
+    labels = _labels(options)
+    latest = max((version.version for version in versions if version.available), default=None)
     if options.json:
-        print_json({"model": client.model, "versions": [vars(version) for version in versions]})
+        entries = [{**vars(version), "labels": labels.get(version.version, [])} for version in versions]
+        print_json({"model": client.model, "versions": entries})
     else:
-        rows = [[str(v.version), v.state, v.error_message or v.error_code] for v in versions]
+        rows = []
+        for v in versions:
+            named = labels.get(v.version, [])
+            serves = "yes" if v.available and (named or v.version == latest) else "no"
+            rows.append([str(v.version), v.state, ", ".join(named), serves, v.error_message or v.error_code])
+        known = {version.version for version in versions}
+        rows += [[str(n), "on disk", "", "no", ""] for n in _on_disk(client.model, options) if n not in known]
+        rows.sort(key=lambda row: -int(row[0]))
         print(f"model {client.model}")
-        print_table(["version", "state", "message"], rows, right={0})
-    return OK if any(version.available for version in versions) else FAILED
+        print_table(["version", "state", "labels", "in service", "message"], rows, right={0})
+        if latest is not None and labels and "stable" not in labels.get(latest, []):
+            print(f"requests without a label go to version {latest}, the highest that is loaded")
+    return OK if latest is not None else FAILED
+
+
+def _labels(options: argparse.Namespace) -> dict[int, list[str]]:
+    """The labels in force by version: the server is asked for each, as its status does not tell."""
+    found: dict[int, list[str]] = {}
+    for label in ("stable", "canary"):
+        with options.connect(label=label) as client:
+            try:
+                found.setdefault(client.metadata().version, []).append(label)
+            except (InvalidArgument, NotFound):
+                continue  # nobody has it, or the version that has it is not loaded
+    return found
+
+
+def _on_disk(model: str, options: argparse.Namespace) -> list[int]:
+    """The versions in the checkout's folder, where the server asked is this machine's."""
+    if not is_loopback(options.where.url) or find_spec("tensorflow_serving") is None:
+        return []  # elsewhere, or the client library alone
+    from serving import version_files
+    from serving.site import Site
+
+    return version_files.numbers(Site().folder(model))
 
 
 def _view(client: BaseClient, image: str, version: int | None) -> View | None:
@@ -174,6 +210,11 @@ def _summary(prediction: Prediction) -> dict[str, object]:
 
 def _percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
+
+
+def say(line: str) -> None:
+    """One line about what has just been done, at once."""
+    print(line, flush=True)
 
 
 def print_json(value: object) -> None:

@@ -12,10 +12,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from serving import models_config, version_files
 from serving.client.environment import gateway_url, read_env_file
+from serving.release_errors import ConfigError
 from serving.runner import parse_procfile, run
+from serving.site import MODELS, ROOT, Site
 
-ROOT = Path(__file__).resolve().parent.parent
 DEFAULTS = {
     "GATEWAY_BIND": "127.0.0.1",
     "GATEWAY_PORT": "8080",
@@ -33,7 +35,8 @@ class UpError(RuntimeError):
 def environment(environ: Mapping[str, str], env_file: Path) -> dict[str, str]:
     """The environment of all three processes: defaults, then the file's, then what was exported."""
     env = DEFAULTS | {k: v for k, v in read_env_file(env_file).items() if v} | {k: v for k, v in environ.items() if v}
-    env.setdefault("MODEL_BASE_PATH", str(ROOT / "serving" / "models" / env["MODEL_NAME"]))
+    env.setdefault("MODEL_BASE_PATH", str(MODELS / env["MODEL_NAME"]))
+    env["MODEL_CONFIG_FILE"] = str(Site().local)
     env.setdefault("SERVING_URL", gateway_url(env))  # whom the page asks
     env["VITRINE_ENV_FILE"] = str(env_file.resolve())
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
@@ -53,8 +56,8 @@ def check(env: Mapping[str, str]) -> None:
             f"no GATEWAY_PASSWORD in {env['VITRINE_ENV_FILE']} or the environment; "
             "make one with: python -m gateway credentials"
         )
-    base_path = Path(env["MODEL_BASE_PATH"])
-    if not any(path.parent.name.isdecimal() for path in base_path.glob("*/saved_model.pb")):
+    base_path = ROOT / env["MODEL_BASE_PATH"]
+    if not version_files.numbers(base_path):
         raise UpError(
             f"no version of {env['MODEL_NAME']}: expected {base_path}/<N>/saved_model.pb, as `make train` publishes it"
         )
@@ -65,6 +68,25 @@ def check(env: Mapping[str, str]) -> None:
         ("UI_PORT", "127.0.0.1"),
     ):
         _check_port(name, env[name], host)
+
+
+def write_model_config(env: Mapping[str, str], site: Site) -> list[str]:
+    """Writes the model config of this start: the models of serving/config/models.config, MODEL_NAME, and every further
+    model with a version on disk.
+
+    Returns:
+        What is not as the config says, a line each.
+
+    Raises:
+        ConfigError: serving/config/models.config cannot be read.
+        OSError: the config cannot be written.
+    """
+    models = site.models or MODELS
+    here = sorted(path for path in models.iterdir() if version_files.numbers(path)) if models.is_dir() else []
+    base_paths = {path.name: path for path in here} | {env["MODEL_NAME"]: ROOT / env["MODEL_BASE_PATH"]}
+    config, notes = models_config.localised(models_config.read(site.truth), base_paths, models)
+    models_config.write(site.local, config)
+    return notes
 
 
 def _check_port(name: str, port: str, host: str) -> None:
@@ -88,9 +110,11 @@ def main(argv: list[str] | None = None) -> int:
     env = environment(os.environ, Path(os.environ.get("VITRINE_ENV_FILE") or ROOT / ".env"))
     try:
         check(env)
-    except UpError as error:
+        notes = write_model_config(env, Site())
+    except (UpError, ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    print("".join(f"note: {note}\n" for note in notes), end="")
     print("starting; the model server takes a few seconds", flush=True)
     commands = parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8"))
     ended = run(commands, [sys.executable, "-m", "serving.ready"], env, ROOT)

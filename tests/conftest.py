@@ -42,6 +42,6 @@ def own_versions(stack) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def test_images() -> np.ndarray:
     """The first 20 official test images, uint8 (20, 28, 28)."""
-    from training.data import load_test
+    from training.datasets import load_test
 
-    return load_test().images[:20]
+    return load_test().images[:20, ..., 0]

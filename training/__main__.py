@@ -2,6 +2,7 @@
 
 python -m training --preset best          # what `make train` runs
 python -m training --preset smoke --base-path /tmp/models/fashion_mnist
+python -m training --preset photos --dataset ~/photos --name clothing    # a folder with a folder a class
 """
 
 from __future__ import annotations
@@ -12,24 +13,25 @@ import subprocess
 import sys
 from pathlib import Path
 
-from training.data import DataError, load_test
+from training.datasets import DataError, load_test
 from training.evaluate import evaluate_export, table
+from training.gate import GateError, add_gate_arguments, judge
 from training.model import WeightsError
 from training.publish import PublishError, publish
+from training.runs import add_run_arguments, run_from_arguments
 from training.settings import MODELS, SettingsError
-from training.train import add_run_arguments, run_from_arguments, train
+from training.train import train
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__.splitlines()[0])
     add_run_arguments(parser)
-    parser.add_argument(
-        "--base-path", type=Path, help="where versions are published (default: serving/models/<dataset>)"
-    )
+    parser.add_argument("--base-path", type=Path, help="where versions are published (default: serving/models/<name>)")
+    add_gate_arguments(parser)
     arguments = parser.parse_args(argv)
     try:
         settings, run_dir = run_from_arguments(arguments)
-        base_path = arguments.base_path or MODELS / settings.dataset
+        base_path = arguments.base_path or MODELS / settings.model_name
         published = run_dir / "published"
         if published.is_file():
             raise PublishError(
@@ -41,18 +43,22 @@ def main(argv: list[str] | None = None) -> int:
         # in a process of its own: export needs TensorFlow as Keras' backend, whatever trained
         command = [sys.executable, "-m", "training.export", "--run-dir", str(run_dir), "--output", str(export_dir)]
         subprocess.run(command, env=os.environ | {"KERAS_BACKEND": "tensorflow"}, check=True)
-        print(table(evaluate_export(export_dir, load_test(settings.data_dir).first(settings.train_limit))))
-        version_dir = base_path / str(publish(export_dir, base_path))
+        test = load_test(settings.source).first(settings.train_limit)
+        print(table(evaluate_export(export_dir, test)))
+        force = arguments.force or settings.publish_anyway
+        gate = judge(export_dir, base_path, lambda: test, tolerance=arguments.tolerance, force=force)
+        version_dir = base_path / str(publish(export_dir, base_path, gate=gate))
         published.write_text(f"{version_dir}\n", encoding="utf-8")
     except subprocess.CalledProcessError as error:  # it has said why
         return error.returncode
-    except (SettingsError, DataError, WeightsError, PublishError, OSError) as error:
+    except (SettingsError, DataError, WeightsError, GateError, PublishError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last finished epoch", file=sys.stderr)
         return 130
-    print(f"published as {version_dir}; a running server takes it up by itself")
+    print(f"published as {version_dir} ({gate['reason']})")
+    print("A running server takes it up by itself, unless a version was promoted; then: python -m serving promote")
     return 0
 
 

@@ -9,6 +9,9 @@ import math
 
 import keras
 from keras import ops
+from keras.applications.imagenet_utils import preprocess_input
+
+from training.backbones import Scaling
 
 
 class ShiftAndFlip(keras.layers.Layer):
@@ -76,24 +79,29 @@ class RandomErasing(keras.layers.Layer):
         return ops.where(erased, noise, images)
 
 
+@keras.saving.register_keras_serializable(package="vitrine")
 class ToModelInput(keras.layers.Layer):
-    """The last step of preprocessing, the same in training, evaluation and export: resize, RGB, -1..1.
+    """The last step of preprocessing, the same in training, evaluation and export: resize, RGB, the backbone's scaling.
 
-    Call arguments: images 0..255, (N, H, W, 1 or 3). Returns: float32 (N, image_size, image_size, 3), -1..1.
+    Call arguments: images 0..255, (N, H, W, 1 or 3). Returns: float32 (N, image_size, image_size, 3), scaled.
     """
 
-    def __init__(self, image_size: int, **kwargs):
+    def __init__(self, image_size: int, scaling: Scaling = "tf", **kwargs):
         super().__init__(**kwargs)
         self.image_size = image_size
+        self.scaling = scaling
 
     def call(self, images):
-        return to_model_input(images, self.image_size)
+        return to_model_input(images, self.image_size, self.scaling)
+
+    def get_config(self):
+        return super().get_config() | {"image_size": self.image_size, "scaling": self.scaling}
 
 
-def to_model_input(images, image_size: int):
+def to_model_input(images, image_size: int, scaling: Scaling = "tf"):
     """What ToModelInput does, as a function of tensors."""
     images = ops.cast(images, "float32")
     images = ops.image.resize(images, (image_size, image_size), interpolation="bilinear", data_format="channels_last")
     if images.shape[-1] == 1:
         images = ops.repeat(images, 3, axis=-1)
-    return images / 127.5 - 1.0  # (N, image_size, image_size, 3)
+    return preprocess_input(images, data_format="channels_last", mode=scaling)  # (N, image_size, image_size, 3)

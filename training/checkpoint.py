@@ -20,6 +20,8 @@ class Progress:
     best_epoch: int = 0
     initial_weights: str = ""  # where the backbone's initial weights came from
     phase: str = ""  # the optimizer's state belongs to this phase
+    lowest_loss: float = float("inf")  # validation loss, for the learning rate on a plateau
+    epochs_since_lowest: int = 0
     keras_backend: str = field(default_factory=keras.backend.backend)  # that the run began with
     metrics: dict[str, float] = field(default_factory=dict)
 

@@ -16,8 +16,8 @@ import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
-from training.publish import newest_or
 from training.settings import MODELS
+from training.versions import newest_or
 
 TILE = 196  # pixels, edge of the photo's and of the view's place: 7 pixels for each of the view's 28
 MARGIN, CAPTION = 10, 40  # pixels around a cell, and under it for the text

@@ -1,11 +1,13 @@
-"""Measures a version through its served signature on PNG bytes of the official test images.
+"""Measures a version through its served signature on PNG bytes of the test images.
 
-python -m training.evaluate --version 1     # -> reports/fashion_mnist/1/report.json, confusion_matrix.png
+python -m training.evaluate --version 1        # -> reports/fashion_mnist/1/report.json, confusion_matrix.png
+python -m training.evaluate --name clothing    # on the test split of the data it was trained on
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import sys
@@ -18,11 +20,12 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from training import manifest
-from training.data import DataError, Split, load_test, png
-from training.publish import newest_or
+from training.datasets import DataError, Source, Split, load_test, png
 from training.settings import MODELS
+from training.versions import newest_or
 
 BATCH = 100
+RESAMPLES = 2000
 
 
 def wilson_interval(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
@@ -49,16 +52,16 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int
 
 
 def metrics(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:
-    """Accuracy with its Wilson 95 % interval, precision, recall and F1 of every class, and their mean F1."""
+    """Accuracy and macro F1 with their 95 % intervals, precision, recall and F1 of every class."""
     correct, total = int(np.trace(confusion)), int(confusion.sum())
-    hits, predicted, actual = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
-    precision, recall = _ratio(hits, predicted), _ratio(hits, actual)
-    f1 = _ratio(2 * precision * recall, precision + recall)
+    precision, recall, f1 = _scores(confusion)
+    actual = confusion.sum(axis=1)
     return {
         "images": total,
         "accuracy": correct / total,
         "accuracy_wilson_95": list(wilson_interval(correct, total)),
         "macro_f1": float(f1.mean()),
+        "macro_f1_bootstrap_95": list(macro_f1_interval(confusion)),
         "per_class": {
             name: {"precision": float(p), "recall": float(r), "f1": float(f), "images": int(n)}
             for name, p, r, f, n in zip(classes, precision, recall, f1, actual, strict=True)
@@ -67,24 +70,75 @@ def metrics(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:
     }
 
 
+def macro_f1_interval(confusion: np.ndarray, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval (Efron, 1979) of the macro F1: as many images drawn again, class by class.
+
+    Args:
+        confusion: int (C, C), rows are true classes.
+
+    Returns:
+        low, high in 0..1, the same for the same matrix.
+    """
+    generator = np.random.default_rng(0)
+    actual = confusion.sum(axis=1)
+    shares = confusion / np.maximum(actual, 1)[:, None]
+    shares[actual == 0] = 1.0 / len(confusion)
+    drawn = np.stack(
+        [generator.multinomial(n, share, resamples) for n, share in zip(actual, shares, strict=True)], axis=1
+    )
+    scores = [_scores(one)[2].mean() for one in drawn]  # drawn: (resamples, C, C)
+    low, high = np.quantile(scores, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _scores(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 of every class, float64 (C,); 0 where undefined."""
+    hits = np.diag(confusion)
+    precision, recall = _ratio(hits, confusion.sum(axis=0)), _ratio(hits, confusion.sum(axis=1))
+    return precision, recall, _ratio(2 * precision * recall, precision + recall)
+
+
 def evaluate(version_dir: Path, test: Split) -> dict[str, Any]:
+    """What `metrics` says of the answers to the test images (see `answers`)."""
+    classes = manifest.read(version_dir)["classes"]
+    return metrics(confusion_matrix(test.labels, answers(version_dir, test), len(classes)), classes)
+
+
+def answers(version_dir: Path, test: Split) -> np.ndarray:
     """Runs the test images as PNG bytes through `serving_default`.
 
     Args:
         version_dir: a version directory.
-        test: images uint8 (N, 28, 28) and labels (N,).
+        test: images uint8 (N, H, W, C) and labels (N,).
 
     Returns:
-        What `metrics` returns.
+        The predicted classes, int64 (N,).
     """
-    classes = manifest.read(version_dir)["classes"]
     serve = tf.saved_model.load(str(version_dir)).signatures["serving_default"]
     starts = range(0, len(test), BATCH)
     predicted = [
         serve(image_bytes=tf.constant([png(image) for image in test.images[start : start + BATCH]]))["class_id"].numpy()
         for start in tqdm(starts, desc="evaluating", unit="batch", disable=not sys.stderr.isatty())
     ]
-    return metrics(confusion_matrix(test.labels, np.concatenate(predicted), len(classes)), classes)
+    return np.concatenate(predicted)
+
+
+def test_source(version_dir: Path, dataset: str | None, data_dir: str | None) -> Source:
+    """Where the test images of a version are: its dataset, split as it was for training.
+
+    Args:
+        dataset: a name or path instead of the one in the manifest.
+
+    Raises:
+        FileNotFoundError: no manifest.
+    """
+    training = manifest.read(version_dir)["training"]
+    names = {field.name for field in dataclasses.fields(Source)}
+    known = {name: value for name, value in training.items() if name in names and value is not None}
+    if "class_names" in known:
+        known["class_names"] = tuple(known["class_names"])
+    given = {name: value for name, value in (("dataset", dataset), ("data_dir", data_dir)) if value is not None}
+    return Source(**(known | given))
 
 
 def evaluate_export(export: Path, test: Split) -> dict[str, Any]:
@@ -137,10 +191,12 @@ def table(report: dict[str, Any]) -> str:
     """The report as text."""
     low, high = report["accuracy_wilson_95"]
     lines = [f"accuracy {report['accuracy']:.4f} (95 % Wilson interval {low:.4f} to {high:.4f})"]
-    lines.append(f"macro F1 {report['macro_f1']:.4f}")
-    lines.append(f"{'class':14}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}")
+    low, high = report["macro_f1_bootstrap_95"]
+    lines.append(f"macro F1 {report['macro_f1']:.4f} (95 % bootstrap interval {low:.4f} to {high:.4f})")
+    width = max(14, *(len(name) + 2 for name in report["per_class"]))
+    lines.append(f"{'class':{width}}{'precision':>10}{'recall':>10}{'F1':>10}{'images':>10}")
     for name, row in report["per_class"].items():
-        lines.append(f"{name:14}{row['precision']:10.4f}{row['recall']:10.4f}{row['f1']:10.4f}{row['images']:10d}")
+        lines.append(f"{name:{width}}{row['precision']:10.4f}{row['recall']:10.4f}{row['f1']:10.4f}{row['images']:10d}")
     return "\n".join(lines)
 
 
@@ -154,14 +210,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", type=int, help="default: the newest")
     parser.add_argument("--models", type=Path, default=MODELS)
     parser.add_argument("--export", type=Path, help="instead: an export to come; the report goes into its manifest")
-    parser.add_argument("--data-dir")
+    parser.add_argument("--dataset", help="name or path (default: what the version was trained on)")
+    parser.add_argument("--data-dir", help="of a dataset by name: the directory of its files")
     arguments = parser.parse_args(argv)
     try:
+        version_dir = arguments.export or newest_or(arguments.models / arguments.name, arguments.version)
+        test = load_test(test_source(version_dir, arguments.dataset, arguments.data_dir))
         if arguments.export:
-            print(table(evaluate_export(arguments.export, load_test(arguments.data_dir))))
+            print(table(evaluate_export(arguments.export, test)))
             return 0
-        version_dir = newest_or(arguments.models / arguments.name, arguments.version)
-        report = evaluate(version_dir, load_test(arguments.data_dir))
+        report = evaluate(version_dir, test)
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

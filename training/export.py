@@ -25,12 +25,17 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import ClassifyLog, PredictionLog, PredictLog
 
 from training import checkpoint, manifest
-from training.data import CLASSES, load_training, png
-from training.model import CAM_LAYER
+from training.backbones import backbone
+from training.datasets import TrainingData, load_training, png
+from training.preprocessing import View
+from training.runs import read_settings
 from training.serving_graph import ServedModel
 from training.settings import Settings
-from training.train import read_settings
 
+_PREPROCESSING = {
+    "fashion_mnist": "{size}x{size} grey, light object on black",
+    "colour": "{size}x{size} RGB, resized without keeping the aspect",
+}
 LIBRARIES = ("tensorflow", "keras", "numpy", "tensorflow-serving-api")
 
 
@@ -50,28 +55,31 @@ def export(run_dir: Path, output: Path) -> Path:
     if output.exists() and not (output / manifest.FILE).is_file():
         raise FileExistsError(f"{output} exists and is no export; it is left as it is, choose another --output")
     settings = read_settings(run_dir)
+    data = load_training(settings.source)
+    image = data.validation.images[0]
+    chosen = backbone(settings.backbone)
+    view = View(data.preprocessing, image.shape[0], chosen.scaling)
     model = keras.models.load_model(model_file)
     unfinished = output.with_name(f".{output.name}-unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    write_saved_model(model, CLASSES, unfinished)
+    write_saved_model(model, data.classes, unfinished, chosen.cam_layer, view)
     extra = unfinished / "assets.extra"
     extra.mkdir(exist_ok=True)
     shutil.copyfile(model_file, extra / "model.keras")
-    samples = load_training(settings.data_dir).validation.images[:1]
-    write_warmup(extra / "tf_serving_warmup_requests", settings.dataset, samples[0])
-    manifest.write(unfinished, describe(run_dir, settings, model))
+    write_warmup(extra / "tf_serving_warmup_requests", settings.model_name, image, view)
+    manifest.write(unfinished, describe(run_dir, settings, model, data, view))
     if output.exists():
         shutil.rmtree(output)
     unfinished.rename(output)
     return output
 
 
-def write_saved_model(model: keras.Model, classes: tuple[str, ...], output: Path, cam_layer: str = CAM_LAYER) -> None:
+def write_saved_model(model: keras.Model, classes: tuple[str, ...], output: Path, cam_layer: str, view: View) -> None:
     """Writes `model` with all signatures as a SavedModel."""
     with tempfile.TemporaryDirectory() as scratch:
         classes_file = Path(scratch) / "classes.txt"
         classes_file.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-        served = ServedModel(model, classes, str(classes_file), cam_layer)
+        served = ServedModel(model, classes, str(classes_file), cam_layer, view)
         tf.saved_model.save(served, str(output), signatures=served.signatures())
     _set_method_name(output, "classify", "tensorflow/serving/classify")
 
@@ -84,21 +92,24 @@ def _set_method_name(directory: Path, signature: str, method_name: str) -> None:
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
 
 
-def write_warmup(path: Path, name: str, image: np.ndarray) -> None:
+def write_warmup(path: Path, name: str, image: np.ndarray, view: View) -> None:
     """Writes one warm-up request a signature, replayed by the server before the version is AVAILABLE.
 
     Args:
         path: the file to write.
         name: of the model, as it will be served.
-        image: uint8 (28, 28), 0..255.
+        image: uint8 (H, W, 1 or 3), 0..255, any H and W.
+        view: the model's.
     """
     encoded = png(image)
+    picture = tf.constant(np.broadcast_to(image, (*image.shape[:2], 3)), tf.float32)
+    pixels, _ = view.of_picture(picture)
     inputs = {
         "serving_default": {"image_bytes": tf.constant([encoded])},
         "explain": {"image_bytes": tf.constant([encoded])},
         "preprocess": {"image_bytes": tf.constant([encoded])},
-        "images": {"images": tf.constant(np.repeat(image[None, ..., None], 3, axis=-1), tf.float32)},
-        "pixels": {"pixels": tf.constant(image.reshape(1, -1), tf.float32)},
+        "images": {"images": picture[None]},
+        "pixels": {"pixels": tf.reshape(pixels, (1, -1))},
     }
     with tf.io.TFRecordWriter(str(path)) as writer:
         for signature, tensors in inputs.items():
@@ -114,7 +125,7 @@ def write_warmup(path: Path, name: str, image: np.ndarray) -> None:
         writer.write(PredictionLog(classify_log=ClassifyLog(request=classification)).SerializeToString())
 
 
-def describe(run_dir: Path, settings: Settings, model: keras.Model) -> dict[str, Any]:
+def describe(run_dir: Path, settings: Settings, model: keras.Model, data: TrainingData, view: View) -> dict[str, Any]:
     """What the manifest says beside the hashes, which come last, and the test metrics, which evaluation adds."""
     progress, _, _ = checkpoint.load(run_dir / "best.npz")
     history = (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()
@@ -132,17 +143,19 @@ def describe(run_dir: Path, settings: Settings, model: keras.Model) -> dict[str,
         "history": [json.loads(line) for line in history],
     }
     return {
-        "name": settings.dataset,
+        "name": settings.model_name,
         "version": None,  # given when published
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": _git_commit(),
-        "classes": list(CLASSES),
+        "classes": list(data.classes),
         "input_size": settings.image_size,
-        "preprocessing": "fashion_mnist: 28x28 grey, light object on black",
-        "cam_layers": [CAM_LAYER],
+        "preprocessing": f"{view.preprocessing}: {_PREPROCESSING[view.preprocessing].format(size=view.size)}",
+        "view": {"size": view.size, "channels": view.shape[-1], "scaling": view.scaling},
+        "cam_layers": [backbone(settings.backbone).cam_layer],
         "backbone": settings.backbone,
         "initial_weights": progress.initial_weights,
         "parameters": model.count_params(),
+        "data": dict(data.facts),
         "training": training,
         "metrics": {"validation": {"accuracy": progress.best_accuracy}},
         "libraries": {name: library_version(name) for name in LIBRARIES},

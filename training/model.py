@@ -1,47 +1,86 @@
-"""The classifier: a flat functional MobileNetV2 with a small head, and its initial weights."""
+"""The classifier: a flat functional model of a backbone and a small head, and its initial weights."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
 from training import manifest
+from training.backbones import Backbone, backbone
 from training.settings import MODELS, Settings
 
-CAM_LAYER = "block_16_project"
 LOGITS_LAYER = "logits"
+_HEAD = {"average": "global_average_pooling", "flatten": "flatten"}  # the layer that begins it
 
 
 class WeightsError(ValueError):
     """Initial weights that cannot be had or do not fit."""
 
 
-def build_classifier(num_classes: int, image_size: int, dropout: float, batch_norm_momentum: float) -> keras.Model:
-    """MobileNetV2 (Sandler et al., 2018) without top, global average pooling, dropout, logits, softmax.
+def build_classifier(
+    name: str, num_classes: int, image_size: int, dropout: float, batch_norm_momentum: float
+) -> keras.Model:
+    """A backbone without top, global average pooling (or what its entry says), dropout, logits, softmax.
 
     Flat, not nested (`input_tensor=`), so that every layer is reached by `get_layer`, by tf-keras-vis too.
 
+    Args:
+        name: of the backbone.
+        num_classes: C.
+        image_size: S, in pixels.
+        dropout: rate, before the logits.
+        batch_norm_momentum: of every batch norm in the backbone.
+
     Returns:
-        A model from float32 (N, image_size, image_size, 3) in -1..1 to float32 probabilities (N, num_classes),
-        with random weights. The layer "logits" gives what precedes the softmax.
+        A model from float32 (N, S, S, 3) in the backbone's scaling to float32 probabilities (N, C), with random
+        weights. The layer "logits" gives what precedes the softmax, float32 under mixed precision too.
+
+    Raises:
+        BackboneError: there is no such backbone, or the image is too small for it.
     """
+    entry = backbone(name)
     inputs = keras.Input((image_size, image_size, 3), name="image")
-    backbone = keras.applications.MobileNetV2(input_tensor=inputs, include_top=False, weights=None)
-    features = keras.layers.GlobalAveragePooling2D(name="global_average_pooling")(backbone.output)
+    features = entry.build(inputs).output
+    if entry.head == "average":
+        features = keras.layers.GlobalAveragePooling2D(name=_HEAD[entry.head])(features)
+    else:
+        features = keras.layers.Flatten(name=_HEAD[entry.head])(features)
     features = keras.layers.Dropout(dropout, name="dropout", seed=0)(features)
-    logits = keras.layers.Dense(num_classes, name=LOGITS_LAYER)(features)
+    logits = keras.layers.Dense(num_classes, dtype="float32", name=LOGITS_LAYER)(features)
     probabilities = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
-    model = keras.Model(inputs, probabilities, name="mobilenet_v2_classifier")
+    model = keras.Model(inputs, probabilities, name=f"{name}_classifier")
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = batch_norm_momentum
     return model
 
 
-def load_initial_weights(model: keras.Model, settings: Settings) -> str:
+def set_trainable(model: keras.Model, *, head_only: bool, frozen_layers: int) -> None:
+    """Says which layers of a classifier learn, in place. A frozen batch norm works as in inference.
+
+    Args:
+        model: what build_classifier returns.
+        head_only: the logits alone.
+        frozen_layers: else, so many layers of the backbone are frozen, from the input on, which counts as the first of
+            them, as in Keras; -1, or more than there are: all of them.
+    """
+    head_starts = next(number for number, layer in enumerate(model.layers) if layer.name in _HEAD.values())
+    frozen = head_starts if frozen_layers < 0 else min(frozen_layers, head_starts)
+    for number, layer in enumerate(model.layers):
+        layer.trainable = layer.name == LOGITS_LAYER if head_only else number >= frozen
+
+
+def load_initial_weights(model: keras.Model, settings: Settings, classes: Sequence[str]) -> str:
     """Loads the weights that training starts from into `model`, in place: a published version's or the backbone's.
+
+    Args:
+        model: what build_classifier returns.
+        settings: what says where from.
+        classes: what the model is to tell apart. A version with the same ones gives its logits too; else the head
+            stays new.
 
     Returns:
         Where they came from, in words, for the manifest.
@@ -56,13 +95,23 @@ def load_initial_weights(model: keras.Model, settings: Settings) -> str:
     try:
         described = manifest.read(version_dir)
         source = keras.models.load_model(path, compile=False)
-        model.set_weights(source.get_weights())
     except (ValueError, OSError) as error:
+        raise WeightsError(f"--init-from {choice}: {path} cannot be gone on from: {error}") from error
+    if described["backbone"] != settings.backbone:
+        raise WeightsError(
+            f"--init-from {choice}: {version_dir} is a {described['backbone']}; "
+            f"expected a version of the backbone {settings.backbone}"
+        )
+    head_fits = list(classes) == described["classes"] and _shapes(source, LOGITS_LAYER) == _shapes(model, LOGITS_LAYER)
+    try:
+        _copy_weights(source, model, skipped=() if head_fits else (LOGITS_LAYER,))
+    except ValueError as error:
         raise WeightsError(f"--init-from {choice}: {path} cannot be gone on from: {error}") from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return (
         f"version {described['version']} of {described['name']}, created {described['created']}, model.keras sha256 "
-        f"{digest}, which began with: {described['initial_weights']}"
+        f"{digest}{'' if head_fits else ', all but the head, which is new'}, which began with: "
+        f"{described['initial_weights']}"
     )
 
 
@@ -72,12 +121,26 @@ def initial_version(settings: Settings) -> Path:
     Raises:
         WeightsError: there is none.
     """
-    choice = str(settings.init_from)
-    version_dir = MODELS / settings.dataset / choice if choice.isdecimal() else Path(choice)
+    return version_directory(str(settings.init_from), settings, "--init-from")
+
+
+def version_directory(choice: str, settings: Settings, option: str) -> Path:
+    """The version directory that `choice` names: the number of a version of the settings' model, or a path.
+
+    Args:
+        choice: what the user gave.
+        settings: whose model a number is of.
+        option: where the user gave it, for the message.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    base_path = MODELS / settings.model_name
+    version_dir = base_path / choice if choice.isdecimal() else Path(choice)
     if not (version_dir / "assets.extra" / "model.keras").is_file():
         raise WeightsError(
-            f"--init-from {choice}: no {version_dir}/assets.extra/model.keras; expected the number of a version in "
-            f"{MODELS / settings.dataset}, or a version directory"
+            f"{option} {choice}: no {version_dir}/assets.extra/model.keras; expected the number of a version in "
+            f"{base_path}, or a version directory"
         )
     return version_dir
 
@@ -91,39 +154,56 @@ def load_backbone_weights(model: keras.Model, settings: Settings) -> str:
     Raises:
         WeightsError: the download failed, or the file is missing or does not fit.
     """
-    choice = settings.backbone_weights
+    choice, entry = settings.backbone_weights, backbone(settings.backbone)
     if choice == "none":
         return "none: random initial weights"
-    shape = tuple(model.input_shape[1:])
+    inputs = keras.Input(model.input_shape[1:])
     if choice == "imagenet":
-        try:
-            source = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights="imagenet")
-        except Exception as error:  # Keras raises a bare Exception when its download fails
-            raise WeightsError(
-                f"Keras' ImageNet weights could not be downloaded ({error}). Three ways on: run this once where "
-                "storage.googleapis.com can be reached (Keras keeps them in ~/.keras/models); give a file with "
-                "--backbone-weights PATH; or start from random weights with --backbone-weights none."
-            ) from error
-        origin = "imagenet: Keras Applications' MobileNetV2 weights (alpha 1.0, no top)"
+        source = _with_imagenet_weights(entry, inputs)
+        origin = f"imagenet: Keras Applications' {entry.title.replace(' (', ' weights (', 1)}"
     else:
         path = Path(choice)
         if not path.is_file():
             raise WeightsError(
                 f"--backbone-weights {choice}: no such file; expected imagenet, none, or a Keras weights file"
             )
-        source = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=None)
+        source = entry.build(inputs)
         try:
             source.load_weights(path)
         except (ValueError, OSError, KeyError) as error:
-            raise WeightsError(f"{path} does not hold weights of MobileNetV2 (alpha 1.0, no top): {error}") from error
+            raise WeightsError(f"{path} does not hold weights of {entry.title}: {error}") from error
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         origin = f"file {path.name}, sha256 {digest}" + (
             f": {settings.backbone_weights_source}" * bool(settings.backbone_weights_source)
         )
-    for layer in source.layers:
-        if layer.weights:
-            model.get_layer(layer.name).set_weights(layer.get_weights())
+    _copy_weights(source, model)
     return origin
+
+
+def _with_imagenet_weights(entry: Backbone, inputs: keras.KerasTensor) -> keras.Model:
+    if not entry.imagenet:
+        raise WeightsError(
+            f"--backbone-weights imagenet: Keras has none for {entry.title}; expected none, or a Keras weights file"
+        )
+    try:
+        return entry.build(inputs, weights="imagenet")
+    except Exception as error:  # Keras raises a bare Exception when its download fails
+        raise WeightsError(
+            f"Keras' ImageNet weights could not be downloaded ({error}). Three ways on: run this once where "
+            "storage.googleapis.com can be reached (Keras keeps them in ~/.keras/models); give a file with "
+            "--backbone-weights PATH; or start from random weights with --backbone-weights none."
+        ) from error
+
+
+def _copy_weights(source: keras.Model, target: keras.Model, skipped: Sequence[str] = ()) -> None:
+    """Sets the weights of all layers of `source`, by name, in `target`."""
+    for layer in source.layers:
+        if layer.weights and layer.name not in skipped:
+            target.get_layer(layer.name).set_weights(layer.get_weights())
+
+
+def _shapes(model: keras.Model, layer: str) -> list[tuple[int, ...]]:
+    return [tuple(weight.shape) for weight in model.get_layer(layer).weights]
 
 
 def logits_model(model: keras.Model) -> keras.Model:

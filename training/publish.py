@@ -2,31 +2,48 @@
 
 python -m training.publish runs/best/export                # -> serving/models/fashion_mnist/<N>
 python -m training.publish runs/best/export --dry-run      # says what would happen
+python -m training.publish runs/best/export --force "the old one has to go"   # whatever the gate says
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from training import manifest
+from training.datasets import DataError, load_test
+from training.evaluate import test_source
+from training.gate import GateError, add_gate_arguments, judge
 from training.settings import MODELS
+from training.versions import next_version, versions
+
+_STAGING = ".publishing-"  # no integer, so no version to any reader
 
 
 class PublishError(ValueError):
     """A directory that is no intact version."""
 
 
-def publish(source: Path, base_path: Path, *, dry_run: bool = False) -> int:
+def publish(source: Path, base_path: Path, *, gate: Mapping[str, Any] | None = None, dry_run: bool = False) -> int:
     """Copies the version directory `source` to the next free integer under `base_path`.
 
     A server that polls base_path sees all of the version or nothing of it: it is copied under a name that is no
     integer, synced to disk, and renamed.
+
+    Args:
+        source: an export, or a version that was published elsewhere.
+        base_path: of the model.
+        gate: why it is published (training.gate); goes into the manifest.
+        dry_run: only check, and say which number it would get.
 
     Returns:
         The version's number.
@@ -47,7 +64,10 @@ def publish(source: Path, base_path: Path, *, dry_run: bool = False) -> int:
     if dry_run:
         return next_version(base_path)
     base_path.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=base_path))
+    with _locked(base_path):  # so that nobody takes for abandoned what is just being made
+        _remove_abandoned(base_path)
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=base_path))
+        lock = _lock(staging)  # held while this process lives
     try:
         staging.chmod(0o755)  # mkdtemp's 0700 would lock out a server that runs as another user
         shutil.copytree(source, staging, dirs_exist_ok=True)
@@ -55,7 +75,7 @@ def publish(source: Path, base_path: Path, *, dry_run: bool = False) -> int:
             raise PublishError(f"cannot publish {source}: it changed while it was copied; publish it again")
         while True:
             version = next_version(base_path)
-            manifest.write(staging, content | {"version": version})
+            manifest.write(staging, content | {"version": version} | ({} if gate is None else {"gate": dict(gate)}))
             _sync(staging)
             try:
                 # fails on a directory that holds something: another publisher took the number meanwhile
@@ -68,6 +88,37 @@ def publish(source: Path, base_path: Path, *, dry_run: bool = False) -> int:
             return version
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_abandoned(base_path: Path) -> None:
+    """What publishers that were killed have left behind."""
+    for staging in base_path.glob(f"{_STAGING}*"):
+        try:
+            with _locked(staging, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                shutil.rmtree(staging, ignore_errors=True)
+        except OSError:  # its publisher is at work, or done with it meanwhile
+            continue
+
+
+def _lock(directory: Path, how: int = fcntl.LOCK_EX) -> int:
+    """A descriptor that holds a lock on a directory until it is closed."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, how)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    descriptor = _lock(directory, how)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _name(source: Path) -> str:
@@ -75,33 +126,6 @@ def _name(source: Path) -> str:
         return manifest.read(source)["name"]
     except (json.JSONDecodeError, KeyError) as error:
         raise PublishError(f"cannot publish {source}: no manifest that can be read ({error})") from error
-
-
-def next_version(base_path: Path) -> int:
-    """One more than the highest version there; 1 if there is none."""
-    # a file of that name takes the number too
-    names = [path.name for path in base_path.iterdir()] if base_path.is_dir() else []
-    return max((int(name) for name in names if name.isdecimal()), default=0) + 1
-
-
-def versions(base_path: Path) -> list[int]:
-    """The version numbers under `base_path`, ascending."""
-    if not base_path.is_dir():
-        return []
-    return sorted(int(path.name) for path in base_path.iterdir() if path.is_dir() and path.name.isdecimal())
-
-
-def newest_or(base_path: Path, version: int | None) -> Path:
-    """The directory of `version`, of the newest for None.
-
-    Raises:
-        FileNotFoundError: it is not there; the message lists what is.
-    """
-    found = versions(base_path)
-    if version not in found and (version is not None or not found):
-        there = ", ".join(map(str, found)) or "none"
-        raise FileNotFoundError(f"{base_path} has no version {version or ''}; there are: {there}")
-    return base_path / str(version or found[-1])
 
 
 def _sync(directory: Path) -> None:
@@ -128,17 +152,27 @@ def main(argv: list[str] | None = None) -> int:
         "source", type=Path, nargs="?", default=Path("runs/best/export"), help="default: runs/best/export"
     )
     parser.add_argument("--base-path", type=Path, help="default: serving/models/<name in the manifest>")
+    add_gate_arguments(parser)
+    parser.add_argument("--dataset", help="name or path for the gate (default: what the version was trained on)")
+    parser.add_argument("--data-dir", help="of a dataset by name: the directory of its files")
     parser.add_argument("--dry-run", action="store_true", help="only say what would happen")
     arguments = parser.parse_args(argv)
+    source = arguments.source
     try:
-        base_path = arguments.base_path or MODELS / _name(arguments.source)
-        version = publish(arguments.source, base_path, dry_run=arguments.dry_run)
-        size = sum(p.stat().st_size for p in arguments.source.rglob("*") if p.is_file())
+        base_path = arguments.base_path or MODELS / _name(source)
+        publish(source, base_path, dry_run=True)  # intact, before anything takes time
+        gate = judge(
+            source, base_path,
+            lambda: load_test(test_source(source, arguments.dataset, arguments.data_dir)),
+            tolerance=arguments.tolerance, force=arguments.force,
+        )  # fmt: skip
+        version = publish(source, base_path, gate=gate, dry_run=arguments.dry_run)
+        size = sum(p.stat().st_size for p in source.rglob("*") if p.is_file())
         verb = "would publish" if arguments.dry_run else "published"
-        print(f"{verb} {arguments.source} ({size / 1e6:.1f} MB) as {base_path / str(version)}")
+        print(f"{verb} {source} ({size / 1e6:.1f} MB) as {base_path / str(version)}: {gate['reason']}")
         if arguments.dry_run:
-            print(f"versions there now: {', '.join(map(str, versions(base_path))) or 'none'}; the highest is served")
-    except (PublishError, OSError) as error:
+            print(f"versions there now: {', '.join(map(str, versions(base_path))) or 'none'}")
+    except (PublishError, GateError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -7,6 +7,7 @@ every class.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import keras
@@ -16,7 +17,11 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from training.augment import to_model_input
 from training.model import LOGITS_LAYER
-from training.preprocessing import SIZE, decode, polarised, to_view
+from training.preprocessing import View
+
+# Up to so many classes every gradient has ops of its own, which runs faster; a loop keeps the graph small beyond (with
+# 100 classes it is built in 3 s instead of 23).
+UNROLLED_CLASSES = 32
 
 
 def fold(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
@@ -144,23 +149,39 @@ def frozen_core(model: keras.Model, cam_layer: str) -> Callable[[tf.Tensor], tup
     activations_tensor = folded.get_layer(cam_layer).output
     reader = _pointwise_reader(folded, cam_layer)
     source_tensor = reader.output if reader else activations_tensor
-    network = keras.Model(folded.input, [activations_tensor, source_tensor, folded.get_layer(LOGITS_LAYER).output])
+    logits_tensor = folded.get_layer(LOGITS_LAYER).output
+    network = keras.Model(folded.input, [activations_tensor, source_tensor, logits_tensor])
+    tail = keras.Model(source_tensor, logits_tensor)
     shift = tf.constant(shifts.get(cam_layer, np.zeros(activations_tensor.shape[-1], "float32")))
-    size, classes = model.input_shape[1], folded.get_layer(LOGITS_LAYER).output.shape[-1]
+    size = model.input_shape[1]
 
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32)], autograph=False)
     def core(inputs):
         activations, source, logits = network(inputs, training=False)  # (N, h, w, K), (N, h, w, J), (N, C)
-        alphas = tf.stack(
-            [tf.reduce_mean(tf.gradients(logits[:, c], source)[0], axis=(1, 2)) for c in range(classes)], axis=1
-        )  # (N, C, J)
+        alphas = _mean_gradients(logits, source, tail)  # (N, C, J)
         if reader:  # (N, C, K): linear and the same everywhere, so it may follow the mean, which saves most of the work
             alphas = tf.einsum("ncj,kj->nck", alphas, reader.kernel[0, 0])
         # alpha and shift belong to the folded layer: s cancels, what remains is A' - t
         cams = tf.einsum("nck,nhwk->nchw", alphas, activations - shift)
         return logits, cams
 
-    return convert_variables_to_constants_v2(core.get_concrete_function())
+    # functional control flow, as everywhere in TensorFlow 2: what is lowered cannot be called from a function
+    return convert_variables_to_constants_v2(core.get_concrete_function(), lower_control_flow=False)
+
+
+def _mean_gradients(logits: tf.Tensor, source: tf.Tensor, tail: keras.Model) -> tf.Tensor:
+    """d logit_c / d source, averaged over positions, for every c: (N, C, J). `tail` leads from source to logits."""
+    classes = logits.shape[-1]
+    if classes <= UNROLLED_CLASSES:
+        return tf.stack(
+            [tf.reduce_mean(tf.gradients(logits[:, c], source)[0], axis=(1, 2)) for c in range(classes)], axis=1
+        )
+
+    def one_class(selected):  # (C,), one-hot
+        return tf.reduce_mean(tf.gradients(tail(source, training=False) * selected, source)[0], axis=(1, 2))
+
+    of_classes = tf.map_fn(one_class, tf.eye(classes), parallel_iterations=1)  # (C, N, J)
+    return tf.transpose(of_classes, (1, 0, 2))
 
 
 def _pointwise_reader(folded: keras.Model, cam_layer: str) -> keras.layers.Conv2D | None:
@@ -176,18 +197,27 @@ def _pointwise_reader(folded: keras.Model, cam_layer: str) -> keras.layers.Conv2
 
 
 class ServedModel(tf.Module):
-    """All signatures over one frozen network. See DESIGN's table of signatures in docs and README."""
+    """All signatures over one frozen network. See DESIGN's table of signatures in docs and README.
 
-    def __init__(self, model: keras.Model, classes: Sequence[str], classes_file: str, cam_layer: str):
+    Args:
+        model: what build_classifier returns, trained.
+        classes: their names, in the order of its logits.
+        classes_file: the same, one a line; it travels with the SavedModel.
+        cam_layer: whose activations Grad-CAM weighs.
+        view: how pictures become what the model was trained on.
+    """
+
+    def __init__(self, model: keras.Model, classes: Sequence[str], classes_file: str, cam_layer: str, view: View):
         super().__init__()
         self._core = frozen_core(model, cam_layer)
         self._image_size = model.input_shape[1]
         self._classes = tf.constant(list(classes))
         self._classes_file = tf.saved_model.Asset(classes_file)  # travels as assets/classes.txt
+        self._view = view
 
     def _classified(self, views: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """views: float32 (N, 28, 28) -> the three outputs of serving_default, and the maps."""
-        logits, cams = self._core(to_model_input(views[..., None], self._image_size))
+        """views: float32 (N, S, S, 1 or 3) -> the three outputs of serving_default, and the maps."""
+        logits, cams = self._core(to_model_input(views, self._image_size, self._view.scaling))
         probabilities = tf.nn.softmax(logits)
         class_id = tf.argmax(logits, axis=-1)
         outputs = {
@@ -199,54 +229,66 @@ class ServedModel(tf.Module):
 
     def _views(self, image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.map_fn(
-            lambda one: to_view(decode(one)),
+            self._view.of_bytes,
             _shaped(image_bytes, (None,), "image_bytes", "a list of encoded images, shape (N,)"),
-            fn_output_signature=(tf.TensorSpec((SIZE, SIZE), tf.float32), tf.TensorSpec((4,), tf.float32)),
+            fn_output_signature=(tf.TensorSpec(self._view.shape, tf.float32), tf.TensorSpec((4,), tf.float32)),
         )
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def serving_default(self, image_bytes):
+    def _serving_default(self, image_bytes):
         return self._classified(self._views(image_bytes)[0])[0]
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def explain(self, image_bytes):
+    def _explain(self, image_bytes):
         outputs, cams = self._classified(self._views(image_bytes)[0])
         return outputs | {"cams": cams}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, name="images")])
-    def images(self, images):
+    def _images(self, images):
         images = _in_range(_shaped(images, (None, None, None, 3), "images", "float32 (N, H, W, 3)"), "images")
         views = tf.map_fn(
-            lambda image: to_view(image)[0], images, fn_output_signature=tf.TensorSpec((SIZE, SIZE), tf.float32)
+            lambda image: self._view.of_picture(image)[0],
+            images,
+            fn_output_signature=tf.TensorSpec(self._view.shape, tf.float32),
         )
         return self._classified(views)[0]
 
-    @tf.function(input_signature=[tf.TensorSpec([None, SIZE * SIZE], tf.float32, name="pixels")])
-    def pixels(self, pixels):
-        pixels = _in_range(_shaped(pixels, (None, SIZE * SIZE), "pixels", f"float32 (N, {SIZE * SIZE})"), "pixels")
-        views = tf.map_fn(polarised, tf.reshape(pixels, (-1, SIZE, SIZE)))
+    def _pixels(self, pixels):
+        count = math.prod(self._view.shape)
+        pixels = _in_range(_shaped(pixels, (None, count), "pixels", f"float32 (N, {count})"), "pixels")
+        views = tf.map_fn(self._view.of_pixels, tf.reshape(pixels, (-1, *self._view.shape)))
         return self._classified(views)[0]
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
-    def classify(self, inputs):
+    def _classify(self, inputs):
         features = tf.io.parse_example(inputs, {"image_bytes": tf.io.FixedLenFeature([], tf.string)})
         outputs, _ = self._classified(self._views(features["image_bytes"])[0])
         scores, order = tf.math.top_k(outputs["probabilities"], k=self._classes.shape[0])
         return {"classes": tf.gather(self._classes, order), "scores": scores}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def preprocess(self, image_bytes):
+    def _preprocess(self, image_bytes):
         views, boxes = self._views(image_bytes)
         pictures = tf.map_fn(
-            lambda view: tf.io.encode_png(tf.cast(view, tf.uint8)[..., None]),
+            lambda view: tf.io.encode_png(tf.cast(view, tf.uint8)),
             views,
             fn_output_signature=tf.TensorSpec((), tf.string),
         )
         return {"view_bytes": pictures, "box": boxes}
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
-        names = ("serving_default", "explain", "images", "pixels", "classify", "preprocess")
-        return {name: getattr(self, name).get_concrete_function() for name in names}
+        """The signatures by name."""
+        image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
+        return {
+            name: tf.function(function, input_signature=[specification]).get_concrete_function()
+            for name, function, specification in (
+                ("serving_default", self._serving_default, image_bytes),
+                ("explain", self._explain, image_bytes),
+                ("images", self._images, tf.TensorSpec([None, None, None, 3], tf.float32, name="images")),
+                (
+                    "pixels",
+                    self._pixels,
+                    tf.TensorSpec([None, math.prod(self._view.shape)], tf.float32, name="pixels"),
+                ),
+                ("classify", self._classify, tf.TensorSpec([None], tf.string, name="inputs")),
+                ("preprocess", self._preprocess, image_bytes),
+            )
+        }
 
 
 def _shaped(values: tf.Tensor, shape: tuple[int | None, ...], name: str, expected: str) -> tf.Tensor:

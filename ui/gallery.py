@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+MODEL = "fashion_mnist"  # the model whose test images these are
 FOLDER = Path(__file__).resolve().parent / "samples"
 
 

@@ -102,7 +102,7 @@ def _cell(value: float, colour: Sequence[int]) -> str:
 def invitation() -> str:
     """What stands where the answer will be."""
     return (
-        '<div class="vt-empty"><b>Choose a picture</b>A file of yours, a piece of clothing from the gallery, '
+        '<div class="vt-empty"><b>Choose a picture</b>A file of yours, one from the gallery, '
         "or a photo. What the model says about it, and why, appears here.</div>"
     )
 

@@ -49,13 +49,21 @@ def client(settings: Settings) -> ServingClient:
         ValueError: the settings cannot be right.
     """
     return ServingClient(
-        settings.url, settings.user, settings.password, model=settings.model, timeout_s=TIMEOUT_S, retries=1
+        settings.url,
+        settings.user,
+        settings.password,
+        model=settings.model,
+        label=settings.label,
+        timeout_s=TIMEOUT_S,
+        retries=1,
     )
 
 
 @st.cache_data(ttl=VERSION_TTL_S, show_spinner=False)
 def current_version(settings: Settings) -> int:
     """The version that would answer now."""
+    if settings.label is not None:
+        return metadata(settings).version
     return latest_available(settings.model, client(settings).status())
 
 
@@ -100,7 +108,13 @@ def status(settings: Settings) -> list[VersionStatus]:
 
 def metadata(settings: Settings) -> ModelMetadata:
     """Version and signatures, asked anew."""
-    return client(settings).metadata()
+    try:
+        return client(settings).metadata()
+    except InvalidArgument:
+        if settings.label is None:
+            raise
+        # The config names the label, and the server does not know it yet: what it would answer without.
+        return client(replace(settings, label=None)).metadata()
 
 
 def classes(settings: Settings, version: int) -> tuple[str, ...]:

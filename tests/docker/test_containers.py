@@ -137,6 +137,17 @@ def test_only_the_pieces_a_part_needs_reach_it(services):
     assert "GATEWAY_COOKIE_SECRET" not in services["ui"]["environment"]
 
 
+def test_what_is_promoted_reaches_the_model_server_and_the_page(services):
+    flags = dict(part.lstrip("-").partition("=")[::2] for part in services["serving"]["command"])
+    file = services["ui"]["environment"]["MODEL_CONFIG_FILE"]
+    assert flags["model_config_file"] == file
+    assert flags["model_config_file_poll_wait_seconds"] == "1"
+    for name in ("serving", "ui"):
+        folders = {volume["target"]: volume["source"] for volume in services[name]["volumes"]}
+        # The folder, not the file: a file that is replaced is not seen through its own mount.
+        assert folders[str(Path(file).parent)] == str(ROOT / "serving/config")
+
+
 def test_the_image_is_in_step_with_the_packages(services):
     image = re.fullmatch(r"tensorflow/serving:(\d+\.\d+)\.\d+", services["serving"]["image"])[1]
     wanted = (ROOT / "requirements.txt").read_text()

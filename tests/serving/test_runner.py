@@ -80,7 +80,7 @@ def test_no_path_takes_the_procfile_apart(tmp_path):
     """Spaces and stars, as a checkout's path may have."""
     (tmp_path / "python").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     (tmp_path / "python").chmod(0o755)
-    names = ("SERVING_GRPC_PORT", "SERVING_REST_PORT", "MODEL_NAME", "MODEL_BASE_PATH", "UI_PORT")
+    names = ("SERVING_GRPC_PORT", "SERVING_REST_PORT", "MODEL_CONFIG_FILE", "UI_PORT")
     environment = {name: f"/a {name}/*" for name in names} | {"PATH": str(tmp_path)}
     found = ""
     for command in parse_procfile((ROOT / "Procfile").read_text()).values():

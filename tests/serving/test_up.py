@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from stack_helpers import PORTS, SHIPPED, free_ports
 
-from serving import up
+from serving import models_config, up
 from serving.client.environment import connection
+from serving.site import Site
 
 ipv6 = pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
 
@@ -96,3 +97,55 @@ def test_no_password(env, tmp_path):
     del env["GATEWAY_PASSWORD"]
     with pytest.raises(up.UpError, match=f"{tmp_path / '.env'}.*python -m gateway credentials"):
         up.check(env)
+
+
+CONFIG = """# head
+model_config_list { config { name: "fashion_mnist" base_path: "/models/fashion_mnist" model_platform: "tensorflow" } }
+"""
+
+
+@pytest.fixture
+def site(tmp_path) -> Site:
+    """A checkout's configs, and the models `fashion_mnist` and `clothing`."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/models.config").write_text(CONFIG)
+    for name in ("fashion_mnist", "clothing", "empty"):
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        if name != "empty":
+            (folder / "1").mkdir()
+            (folder / "1/saved_model.pb").touch()
+    return Site(tmp_path / "config", tmp_path / "models")
+
+
+def served(site: Site) -> dict[str, str]:
+    return {model.name: model.base_path for model in models_config.read(site.local).model_config_list.config}
+
+
+def test_every_model_on_disk_is_served_and_model_name_from_its_own_folder(env, site):
+    own = site.models / "fashion_mnist"
+    assert up.write_model_config(env | {"MODEL_BASE_PATH": str(own)}, site) == []
+    assert served(site) == {"fashion_mnist": str(own), "clothing": str(site.models / "clothing")}
+    up.write_model_config(env | {"MODEL_NAME": "shoes", "MODEL_BASE_PATH": str(SHIPPED.parent)}, site)
+    assert served(site)["shoes"] == str(SHIPPED.parent)
+    assert set(served(site)) == {"fashion_mnist", "clothing", "shoes"}
+    assert site.truth.read_text() == CONFIG, "what is kept says what the containers serve"
+
+
+def test_what_is_saved_reaches_the_server_here_with_the_folders_it_was_started_with(env, site):
+    up.write_model_config(env | {"MODEL_NAME": "shoes", "MODEL_BASE_PATH": str(SHIPPED.parent)}, site)
+    config = models_config.read(site.truth)
+    models_config.serve(models_config.find(config, "fashion_mnist"), [1])
+    site.save(config)
+    assert set(served(site)) == {"fashion_mnist", "clothing", "shoes"}
+    model = models_config.find(models_config.read(site.local), "fashion_mnist")
+    assert list(model.model_version_policy.specific.versions) == [1]
+    assert site.truth.read_text().startswith("# head\n")
+    assert 'base_path: "/models/fashion_mnist"' in site.truth.read_text()
+
+
+def test_a_labelled_version_that_is_gone_is_said(env, site):
+    site.truth.write_text(CONFIG.replace('"tensorflow"', '"tensorflow" version_labels { key: "stable" value: 2 }'))
+    (note,) = up.write_model_config(env | {"MODEL_BASE_PATH": str(site.models / "fashion_mnist")}, site)
+    assert "version 2, labelled stable, is not in" in note
+    assert served(site)["fashion_mnist"]

@@ -57,8 +57,8 @@ def test_the_recipe_for_curl_takes_a_photo_larger_than_a_command_line(stack, pag
     page.goto(f"{stack.url}/call")
     recipe = page.locator("code", has_text="curl").first.inner_text()
     noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "shirt.png")
-    assert (tmp_path / "shirt.png").stat().st_size > 500_000
+    Image.fromarray(noise).save(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 500_000
     command = recipe.replace(f"-u {stack.user} ", f"-u {stack.user}:{stack.password} ")
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -27,7 +27,7 @@ def expected(stack, test_images):
 
 
 def test_the_first_test_images_are_mostly_right(expected):
-    from training.data import load_test
+    from training.datasets import load_test
 
     assert (expected.argmax(axis=1) == load_test().labels[: len(expected)]).mean() >= 0.9
 

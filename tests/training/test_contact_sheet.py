@@ -11,6 +11,7 @@ from PIL import Image
 
 from training.contact_sheet import CAPTION, MARGIN, TILE, main
 from training.export import write_saved_model
+from training.preprocessing import View
 
 CELL = (2 * TILE + 3 * MARGIN, TILE + CAPTION + 2 * MARGIN)  # pixels, width and height
 
@@ -23,7 +24,7 @@ def models(tmp_path_factory) -> Path:
     logits = keras.layers.Dense(2, name="logits")(x)
     model = keras.Model(inputs, keras.layers.Activation("softmax")(logits))
     directory = tmp_path_factory.mktemp("models")
-    write_saved_model(model, ("bag", "boot"), directory / "fashion_mnist" / "1", cam_layer="cam")
+    write_saved_model(model, ("bag", "boot"), directory / "fashion_mnist" / "1", "cam", View())
     return directory
 
 

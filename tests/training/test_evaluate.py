@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.evaluate import confusion_matrix, metrics, plot_confusion, table, wilson_interval
+from training.evaluate import confusion_matrix, macro_f1_interval, metrics, plot_confusion, table, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,24 @@ def test_metrics(report):
     assert report["macro_f1"] == pytest.approx((2 / 3 + 0.8 + 0) / 3)
 
 
+def test_the_interval_of_the_macro_f1_covers_it_and_narrows_with_more_images():
+    one = np.array([[40, 10], [5, 45]])
+    low, high = macro_f1_interval(one)
+    assert 0.75 < low < metrics(one, ["a", "b"])["macro_f1"] < high < 0.93
+    assert macro_f1_interval(one) == (low, high)
+    many_low, many_high = macro_f1_interval(100 * one)
+    assert many_high - many_low == pytest.approx((high - low) / 10, rel=0.1)
+
+
+def test_the_interval_of_the_macro_f1_bears_a_class_without_images():
+    low, high = macro_f1_interval(np.array([[5, 0, 0], [0, 5, 0], [0, 0, 0]]))
+    assert low == high == pytest.approx(2 / 3)
+
+
 def test_table_says_it_all(report):
     text = table(report)
     assert "accuracy 0.6667" in text
+    assert "macro F1 0.4889 (95 % bootstrap interval" in text
     for name in ("bag", "boot", "coat"):
         assert name in text
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from training import manifest
-from training.data import Split, load_test
+from training.datasets import Split, load_test
 from training.evaluate import BATCH, confusion_matrix, evaluate
 
 VERSION = Path(__file__).resolve().parents[2] / "serving/models/fashion_mnist/1"

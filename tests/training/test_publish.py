@@ -6,7 +6,11 @@ import errno
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -166,3 +170,47 @@ def test_the_manifests_name_is_where_it_goes(source, tmp_path, monkeypatch, caps
     assert main([str(source)]) == 0
     assert json.loads((tmp_path / "models/shoes/1" / manifest.FILE).read_text())["name"] == "shoes"
     assert "published" in capsys.readouterr().out
+
+
+def test_what_the_gate_said_stands_in_the_manifest(source, base):
+    verdict = {"decision": "forced", "reason": "the old one has to go"}
+    published = base / str(publish(source, base, gate=verdict))
+    assert manifest.read(published)["gate"] == verdict
+    assert "gate" not in manifest.read(source)
+
+
+def test_the_gate_keeps_a_version_out(source, base, monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise module.GateError("not published: worse")
+
+    monkeypatch.setattr(module, "judge", refuse)
+    assert main([str(source), "--base-path", str(base)]) == 2
+    assert "not published: worse" in capsys.readouterr().err
+    assert not base.exists()
+
+
+KILLED_WHILE_COPYING = """
+import os, sys, time
+from pathlib import Path
+from training.publish import publish
+os.fsync = lambda descriptor: time.sleep(60)  # everything is copied, nothing is renamed
+publish(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_what_a_killed_publisher_left_is_gone_after_the_next(source, base):
+    publish(source, base)
+    command = [sys.executable, "-c", KILLED_WHILE_COPYING, str(source), str(base)]
+    process = subprocess.Popen(command, cwd=Path(module.__file__).parents[1])
+    deadline = time.monotonic() + 120
+    while not list(base.glob(".publishing-*/assets.extra/manifest.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert publish(source, base) == 2  # it is at work: its copy is left alone
+    assert list(base.glob(".publishing-*"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert versions(base) == [1, 2]
+    assert publish(source, base) == 3
+    assert not list(base.glob(".publishing-*"))

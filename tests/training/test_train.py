@@ -16,13 +16,21 @@ import pytest
 
 from training import checkpoint
 from training import train as module
+from training import trainer as trainer_module
 from training.settings import Settings, SettingsError, Stage
-from training.train import main, plan, train
-
-# Keras 3.15 on numpy 2.4, whenever it turns a variable into an array
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+from training.train import main, train
+from training.trainer import plan
 
 ROOT = Path(__file__).resolve().parents[2]
+_TENSORFLOW = {
+    "__main__", "compare", "contact_sheet", "convert", "decoding", "evaluate", "export", "gate", "preprocessing",
+    "publish", "serving_graph",
+}  # fmt: skip
+KERAS_ALONE = sorted(
+    path.relative_to(ROOT / "training").as_posix()
+    for path in (ROOT / "training").rglob("*.py")
+    if path.stem not in _TENSORFLOW
+)
 SETTINGS = Settings(
     backbone_weights="none",
     train_limit=96,
@@ -34,11 +42,13 @@ SETTINGS = Settings(
 )
 
 
-def small_classifier(num_classes: int, image_size: int, dropout: float, batch_norm_momentum: float) -> keras.Model:
+def small_classifier(
+    backbone: str, num_classes: int, image_size: int, dropout: float, batch_norm_momentum: float
+) -> keras.Model:
     inputs = keras.Input((image_size, image_size, 3))
     x = keras.layers.Conv2D(4, 3, strides=4)(inputs)
     x = keras.layers.BatchNormalization(momentum=batch_norm_momentum)(x)
-    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    x = keras.layers.GlobalAveragePooling2D(name="global_average_pooling")(keras.layers.ReLU()(x))
     x = keras.layers.Dropout(dropout, seed=0)(x)
     logits = keras.layers.Dense(num_classes, name="logits")(x)
     return keras.Model(inputs, keras.layers.Activation("softmax")(logits))
@@ -46,7 +56,7 @@ def small_classifier(num_classes: int, image_size: int, dropout: float, batch_no
 
 @pytest.fixture(autouse=True)
 def small_net(monkeypatch):
-    monkeypatch.setattr(module, "build_classifier", small_classifier)
+    monkeypatch.setattr(trainer_module, "build_classifier", small_classifier)
     monkeypatch.setattr(module, "_keep_freed_memory", lambda: None)  # it would hold for all tests after these
 
 
@@ -63,7 +73,7 @@ def whole_run(tmp_path_factory) -> Path:
     """A run from beginning to end in one go."""
     run_dir = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(module, "build_classifier", small_classifier)
+        monkeypatch.setattr(trainer_module, "build_classifier", small_classifier)
         monkeypatch.setattr(module, "_keep_freed_memory", lambda: None)
         train(SETTINGS, run_dir)
     return run_dir
@@ -169,23 +179,20 @@ def test_it_stops_early_and_keeps_the_best(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_comes_back_and_is_replaced_whole(tmp_path, monkeypatch):
-    path, net = tmp_path / "last.npz", small_classifier(10, 32, 0.0, 0.9)
-    optimizer = keras.optimizers.AdamW(1e-3)
-    optimizer.build(net.trainable_variables)
+    path, weights = tmp_path / "last.npz", [np.eye(3, dtype="float32"), np.arange(2, dtype="float32")]
     progress = checkpoint.Progress(epoch=3, best_accuracy=0.5, phase="all", metrics={"loss": 1.5})
-    checkpoint.save(path, progress, net, optimizer)
-    found, weights, state = checkpoint.load(path)
+    checkpoint.save(path, progress, weights, [np.int64(7), weights[0]])
+    found, loaded, state = checkpoint.load(path)
     assert found == progress
-    for one, other in zip(weights, net.get_weights(), strict=True):
+    for one, other in zip(loaded + state, [*weights, np.int64(7), weights[0]], strict=True):
         np.testing.assert_array_equal(one, other)
-    assert len(state) == len(optimizer.variables)
 
     def full(*args, **kwargs):
         raise OSError("disk full")
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(OSError, match="disk full"):
-        checkpoint.save(path, checkpoint.Progress(epoch=4), net, optimizer)
+        checkpoint.save(path, checkpoint.Progress(epoch=4), weights, [])
     assert checkpoint.load(path)[0] == progress
 
 
@@ -218,12 +225,22 @@ def test_a_killed_run_goes_on_with_the_same_command_on_another_backend(tmp_path)
     assert (run_dir / "model.keras").is_file()
 
 
-@pytest.mark.parametrize("name", ["augment", "checkpoint", "data", "model", "settings", "train"])
+@pytest.mark.parametrize("name", KERAS_ALONE)
 def test_training_uses_keras_and_numpy_alone(name):
-    tree = ast.parse((ROOT / f"training/{name}.py").read_text())
+    tree = ast.parse((ROOT / "training" / name).read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     assert not {module for module in imported if module.split(".")[0] in ("tensorflow", "jax", "torch")}
+
+
+def test_what_training_imports_is_looked_at():
+    """What `python -m training.train` loads of ours is in the list above."""
+    code = "import sys, training.train; print(*sorted(m for m in sys.modules if m.startswith('training.')))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for module_name in loaded.split():
+        path = ROOT / f"{module_name.replace('.', '/')}.py"
+        path = path if path.is_file() else path.with_suffix("") / "__init__.py"
+        assert path.relative_to(ROOT / "training").as_posix() in KERAS_ALONE
 
 
 def test_fresh_deletes_a_run_and_nothing_else(tmp_path, capsys):
@@ -241,3 +258,110 @@ def test_a_stage_with_its_own_learning_rate_has_its_own_schedule():
         *[("all", 1e-3, 3)] * 3,
         *[("all, stage 3", 2e-4, 3)] * 3,
     ]
+
+
+def test_mixing_begins_after_the_head_and_ends_before_the_end():
+    settings = Settings(head_epochs=1, stages=(Stage(96, 4),), mixup_alpha=0.2, mix_off_epochs=2)
+    assert [epoch.mixed for epoch in plan(settings)] == [False, True, True, False, False]
+    assert not any(epoch.mixed for epoch in plan(Settings(head_epochs=1, stages=(Stage(96, 4),))))
+
+
+EVERYTHING = Settings(
+    **(
+        vars(SETTINGS)
+        | {
+            "stages": (Stage(32, 3),),
+            "ema_momentum": 0.9,
+            "mixup_alpha": 0.2,
+            "cutmix_alpha": 1.0,
+            "mix_off_epochs": 1,
+            "class_weights": "balanced",
+            "rotation": 10.0,
+            "zoom": 0.1,
+            "brightness": 0.1,
+            "contrast": 0.1,
+        }
+    )
+)
+
+
+def test_a_run_with_everything_on_resumes_as_the_whole_one(tmp_path, monkeypatch):
+    train(EVERYTHING, tmp_path / "whole")
+    run_epoch, stopped = module._run_epoch, []
+
+    def interrupted(trainer, data, epoch, *args):
+        if epoch.number == 2 and not stopped:
+            stopped.append(epoch)
+            raise KeyboardInterrupt
+        return run_epoch(trainer, data, epoch, *args)
+
+    monkeypatch.setattr(module, "_run_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(EVERYTHING, tmp_path / "resumed")
+    train(EVERYTHING, tmp_path / "resumed")
+    np.testing.assert_allclose(losses(tmp_path / "resumed"), losses(tmp_path / "whole"), rtol=1e-3)
+    assert [line["mixed"] for line in history(tmp_path / "whole")] == [False, True, True, False]
+    assert all("ema_val_accuracy" in line for line in history(tmp_path / "whole")[1:])
+
+
+def test_averaged_weights_are_kept_where_they_are_better(tmp_path, monkeypatch):
+    def averaged(model, trainer, data, settings):
+        return 0.99, [np.full_like(weight, 0.5) for weight in model.get_weights()]
+
+    monkeypatch.setattr(module, "_averaged", averaged)
+    train(Settings(**(vars(SETTINGS) | {"ema_momentum": 0.9, "stages": (Stage(32, 1),)})), tmp_path)
+    progress, best, _ = checkpoint.load(tmp_path / "best.npz")
+    assert progress.best_accuracy == 0.99
+    assert all(np.all(weight == 0.5) for weight in best)
+    _, last, _ = checkpoint.load(tmp_path / "last.npz")
+    assert not all(np.all(weight == 0.5) for weight in last)  # what goes on is the model, not its average
+
+
+def test_the_learning_rate_shrinks_on_a_plateau_and_stays_so_when_resumed(tmp_path, monkeypatch):
+    losses_seen, rates = iter([3.0, 1.0, 2.0, 2.0, 2.0, 0.5]), []
+
+    def no_epoch(trainer, data, epoch, *args):
+        rates.append(round(float(trainer.optimizer.learning_rate), 6))
+        if len(rates) == 4:
+            raise KeyboardInterrupt
+        return {"accuracy": 0.5, "loss": 1.0, "val_accuracy": 0.5, "val_loss": next(losses_seen)}
+
+    monkeypatch.setattr(module, "_run_epoch", no_epoch)
+    settings = Settings(
+        **(
+            vars(SETTINGS)
+            | {"stages": (Stage(32, 5),), "schedule": "constant", "learning_rate": 0.01, "reduce_lr_patience": 1}
+            | {"early_stopping_patience": 9}
+        )
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path)
+    train(settings, tmp_path)
+    # the head, then 1.0 is the lowest loss, then two epochs without a lower one, one of which is run twice
+    assert rates == [0.001, 0.01, 0.01, 0.005, 0.005, 0.0025, 0.00125]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_state(tmp_path, monkeypatch):
+    run_epoch = module._run_epoch
+
+    def diverged(trainer, data, epoch, *args):
+        metrics = run_epoch(trainer, data, epoch, *args)
+        return metrics | {"loss": float("nan")} if epoch.number == 1 else metrics
+
+    monkeypatch.setattr(module, "_run_epoch", diverged)
+    with pytest.raises(SettingsError, match=r"the loss of epoch 2 is nan: learning_rate=0.001 is too high"):
+        train(SETTINGS, tmp_path)
+    assert len(history(tmp_path)) == 1
+    assert checkpoint.load(tmp_path / "last.npz")[0].epoch == 1
+
+
+def test_mixed_precision_leaves_a_model_of_float32(tmp_path):
+    train(Settings(**(vars(SETTINGS) | {"precision": "mixed_bfloat16", "stages": (Stage(32, 1),)})), tmp_path)
+    assert keras.config.dtype_policy().name == "float32"
+    model = keras.models.load_model(tmp_path / "model.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+
+
+def test_tensorboard_shows_every_epoch(tmp_path):
+    train(Settings(**(vars(SETTINGS) | {"tensorboard": True, "stages": (Stage(32, 1),)})), tmp_path)
+    assert list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))

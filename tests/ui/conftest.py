@@ -35,6 +35,8 @@ class FakeServing:
         winner: the class id that wins; None leaves it to the bytes.
         sent: every picture that came, in order.
         classes: names by class id.
+        labels: versions by label.
+        asked: the paths of all requests that were no predictions, in order.
     """
 
     def __init__(self) -> None:
@@ -45,6 +47,8 @@ class FakeServing:
         self.winner: int | None = None
         self.sent: list[bytes] = []
         self.classes = list(CLASSES)
+        self.labels: dict[str, int] = {}
+        self.asked: list[str] = []
         self.port = 0
         self._server: ThreadingHTTPServer | None = None
         self.start()
@@ -132,10 +136,15 @@ class FakeServing:
                 return False
 
             def do_GET(self) -> None:  # noqa: N802 - the name http.server asks for
+                fake.asked.append(self.path)
                 if self._failed():
                     return
+                label = re.search(r"/labels/(.+)/metadata", self.path)
+                if label is not None and label[1] not in fake.labels:
+                    self._reply(400, {"error": f"Unrecognized servable version label: {label[1]}"})
+                    return
                 if self.path.endswith("/metadata"):
-                    self._reply(200, _metadata(fake.version))
+                    self._reply(200, _metadata(fake.labels[label[1]] if label else fake.version))
                     return
                 status = {"error_code": "OK", "error_message": ""}
                 entry = {"version": str(fake.version), "state": "AVAILABLE", "status": status}
@@ -191,6 +200,7 @@ def environment(serving: FakeServing, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's settings point to the fake server; nothing is cached from the test before."""
     monkeypatch.setenv("SERVING_URL", serving.url)
     monkeypatch.setenv("MODEL_NAME", "fashion_mnist")
+    monkeypatch.delenv("MODEL_CONFIG_FILE", raising=False)
     monkeypatch.delenv("GATEWAY_USER", raising=False)
     monkeypatch.delenv("GATEWAY_PASSWORD", raising=False)
     st.cache_data.clear()

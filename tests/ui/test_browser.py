@@ -49,7 +49,7 @@ def app_url(serving, tmp_path) -> Iterator[str]:
     """The page in its own process, started as the Procfile starts it."""
     port = free_port()
     environment = {**os.environ, "SERVING_URL": serving.url, "HOME": str(tmp_path)}
-    for name in ("GATEWAY_USER", "GATEWAY_PASSWORD", "MODEL_NAME"):
+    for name in ("GATEWAY_USER", "GATEWAY_PASSWORD", "MODEL_NAME", "MODEL_CONFIG_FILE"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "streamlit", "run", "ui/app.py"]
     with (tmp_path / "streamlit.log").open("w") as log:

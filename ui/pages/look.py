@@ -9,13 +9,14 @@ from PIL import Image
 from serving.client import ServingError, overlay
 from serving.client.colormaps import diverging, sequential
 from ui import advice as words
-from ui import gallery, markup, photos, service
+from ui import gallery, markup, models, photos, service
 from ui.advice import Advice
 from ui.photos import Picture
 from ui.service import Answer
 from ui.settings import Settings
 
-WAYS = ("Gallery", "Camera")
+GALLERY_WAYS = ("Gallery", "Camera")
+FILE_WAYS = ("File", "Camera")  # with a model for whose classes there is no gallery
 TOP_CHOICES = {"Top 3": 3, "Top 5": 5, "All": 1000}
 NO_CONTRAST = -1
 RECOVERY_CHECK_S = 3.0
@@ -23,40 +24,57 @@ RECOVERY_CHECK_S = 3.0
 
 def page() -> None:
     """The page as Streamlit runs it, from top to bottom, at every action of the visitor."""
-    settings = Settings.from_environment()
     st.title("Vitrine", anchor=False)
-    st.html('<p class="vt-lead">Show it a piece of clothing. It says what it sees, how sure it is, and why.</p>')
+    st.html('<p class="vt-lead">Show it a picture. It says what it sees, how sure it is, and why.</p>')
     left, right = st.columns([4, 8], gap="large")
     with left:
-        _ways_in()
+        settings = models.choose(Settings.from_environment())
+        _ways_in(_with_gallery(settings))
     with right:
         _answer_to(settings, st.session_state.get("picture"), st.session_state.get("problem"))
 
 
-def _ways_in() -> None:
+def _with_gallery(settings: Settings) -> bool:
+    """Whether the gallery's pictures are of classes that the model knows."""
+    if settings.model == gallery.MODEL:
+        return True
+    try:
+        classes = service.classes(settings, service.current_version(settings))
+    except (ServingError, ValueError):
+        return False
+    return {sample.label for sample in gallery.load()} <= set(classes)
+
+
+def _ways_in(with_gallery: bool) -> None:
     # Always there: a file dropped where nothing takes it would replace the page in the browser.
     upload = f"upload-{st.session_state.setdefault('uploads', 0)}"
     st.file_uploader(
-        "Drop a picture of one piece of clothing, or choose one",
+        "Drop a picture, or choose one",
         type=["png", "jpg", "jpeg", "gif", "bmp", "webp"],
         key=upload,
         on_change=_take_upload,
         args=(upload,),
     )
+    ways = GALLERY_WAYS if with_gallery else FILE_WAYS
     way = st.segmented_control(
         "Where the picture comes from",
-        WAYS,
-        default=WAYS[0],
+        ways,
+        default=ways[0],
         required=True,
-        key="way",
+        key=_way_key(ways),
         label_visibility="collapsed",
         persist_state="session",
     )
     if way == "Camera":
-        st.camera_input("Hold the piece in front of a plain background", key="camera", on_change=_take_photo)
+        st.camera_input("Hold it in front of a plain background", key="camera", on_change=_take_photo)
         st.caption("The browser gives the camera only to pages on https or on this machine.")
-    else:
+    elif with_gallery:
         _gallery()
+
+
+def _way_key(ways: tuple[str, ...]) -> str:
+    """Of the control that offers these ways: a choice among others would be none of its own."""
+    return "way" if ways == GALLERY_WAYS else "way-file"
 
 
 def _gallery() -> None:
@@ -84,7 +102,10 @@ def _take_photo() -> None:
 
 
 def _take_upload(key: str) -> None:
-    st.session_state["way"] = WAYS[0]  # the camera's picture would stand there as if it were the one explained
+    for ways in (GALLERY_WAYS, FILE_WAYS):
+        if _way_key(ways) in st.session_state:
+            # The camera's picture would stand there as if it were the one explained.
+            st.session_state[_way_key(ways)] = ways[0]
     file = st.session_state[key]
     _take("" if file is None else file.name, None if file is None else file.getvalue())
 
@@ -267,5 +288,5 @@ def _raw_numbers(answer: Answer, class_id: int, other_id: int) -> None:
     st.html(markup.grid(values, diverging(values / strongest), meaning))
     st.caption(
         f"{markup.plain(meaning)} Grad-CAM on a grid of {height} x {width} cells, "
-        "laid over the square that the model sees. The picture shows it smoothed; no detail finer than a cell is meant."
+        "laid over the part that the model sees. The picture shows it smoothed; no detail finer than a cell is meant."
     )

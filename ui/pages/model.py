@@ -7,7 +7,7 @@ import streamlit as st
 
 from serving.client import ModelMetadata, ServingError, TensorInfo, VersionStatus
 from ui import advice as words
-from ui import markup, service
+from ui import markup, models, service
 from ui.settings import Settings
 
 STATES = {"AVAILABLE": "ready", "LOADING": "loading", "START": "waiting to load", "UNLOADING": "leaving", "END": "gone"}
@@ -15,9 +15,9 @@ STATES = {"AVAILABLE": "ready", "LOADING": "loading", "START": "waiting to load"
 
 def page() -> None:
     """The page as Streamlit runs it."""
-    settings = Settings.from_environment()
     st.title("How to call it", anchor=False)
     st.html('<p class="vt-lead">The page asks the model over the same interface that is open to your programs.</p>')
+    settings = models.choose(Settings.from_environment())
     _snippets(_public_url(settings), settings)
     st.subheader("What is served", anchor=False)
     try:
@@ -43,11 +43,13 @@ def _public_url(settings: Settings) -> str:
 
 def _snippets(url: str, settings: Settings) -> None:
     user = settings.user or "USER"
+    path = f"{settings.model}/labels/{settings.label}" if settings.label else settings.model
+    which = f'model="{settings.model}"' + (f', label="{settings.label}"' if settings.label else "")
     curl, rest, grpc = st.tabs(["curl", "Python", "Python, gRPC"])
     with curl:
         st.code(
-            """{ printf '{"instances": [{"b64": "'; base64 < shirt.png | tr -d '\\n'; printf '"}]}'; } |\n"""
-            f"  curl -u {user} {url}/v1/models/{settings.model}:predict -d @-",
+            """{ printf '{"instances": [{"b64": "'; base64 < picture.png | tr -d '\\n'; printf '"}]}'; } |\n"""
+            f"  curl -u {user} {url}/v1/models/{path}:predict -d @-",
             language="bash",
         )
         st.caption("curl asks for the password. The picture goes through a pipe: it may be longer than a command line.")
@@ -55,8 +57,8 @@ def _snippets(url: str, settings: Settings) -> None:
         st.code(
             "import os\n\nfrom serving.client import ServingClient\n\n"
             f'with ServingClient("{url}", "{user}", os.environ["GATEWAY_PASSWORD"], '
-            f'model="{settings.model}") as client:\n'
-            '    prediction = client.predict("shirt.png")[0]\n'
+            f"{which}) as client:\n"
+            '    prediction = client.predict("picture.png")[0]\n'
             "    print(prediction.class_name, prediction.probability, prediction.version)",
             language="python",
         )
@@ -64,8 +66,8 @@ def _snippets(url: str, settings: Settings) -> None:
         st.code(
             "import os\n\nfrom serving.client.grpc import GrpcServingClient\n\n"
             f'with GrpcServingClient("{url}", "{user}", os.environ["GATEWAY_PASSWORD"], '
-            f'model="{settings.model}") as client:\n'
-            '    print(client.explain("shirt.png")[0].cams.shape)',
+            f"{which}) as client:\n"
+            '    print(client.explain("picture.png")[0].cams.shape)',
             language="python",
         )
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,13 +115,32 @@ def test_status(cli, fake):
     fake.versions = {1: "END", 2: "AVAILABLE"}
     done = cli("status")
     assert done.returncode == 0
-    assert [line.split() for line in done.stdout.splitlines()] == [
-        ["model", "fashion_mnist"],
-        ["version", "state", "message"],
-        ["2", "AVAILABLE", "OK"],
-        ["1", "END", "OK"],
+    assert [line.split("  ") for line in done.stdout.splitlines()[:1]] == [["model fashion_mnist"]]
+    assert [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()[1:]] == [
+        ["version", "state", "labels", "in service", "message"],
+        ["2", "AVAILABLE", "yes", "OK"],
+        ["1", "END", "no", "OK"],
     ]
-    assert json.loads(cli("status", "--json").stdout)["versions"][0]["version"] == 2
+    entry = json.loads(cli("status", "--json").stdout)["versions"][0]
+    assert entry == {"version": 2, "state": "AVAILABLE", "error_code": "OK", "error_message": "", "labels": []}
+
+
+def test_status_tells_the_labels_and_who_is_asked_without_one(cli, fake):
+    fake.versions = dict.fromkeys((1, 2, 3), "AVAILABLE")
+    fake.labels = {"stable": 1, "canary": 2}
+    done = cli("status")
+    rows = [line.split() for line in done.stdout.splitlines()[2:5]]
+    assert [row[:-1] for row in rows] == [
+        ["3", "AVAILABLE", "yes"],
+        ["2", "AVAILABLE", "canary", "yes"],
+        ["1", "AVAILABLE", "stable", "yes"],
+    ]
+    assert "requests without a label go to version 3" in done.stdout
+    assert [entry["labels"] for entry in json.loads(cli("status", "--json").stdout)["versions"]] == [
+        [], ["canary"], ["stable"]
+    ]  # fmt: skip
+    fake.labels = {"stable": 3}
+    assert "without a label" not in cli("status").stdout
 
 
 def test_status_fails_when_nothing_is_available(cli, fake):
@@ -150,6 +170,12 @@ def test_status_fails_when_nothing_is_available(cli, fake):
         (["predict", "shirt.png", "--version", "9"], 6, "Specific(fashion_mnist, 9)"),
         (["predict", "shirt.png", "--model", "other"], 6, "other"),
         (["predict", "shirt.png", "--label", "none"], 1, "version label: none"),
+        (["promote"], 2, "required: N"),
+        (["promote", "0"], 2, "at least 1"),
+        (["promote", "1", "--label", "latest"], 2, "invalid choice: 'latest'"),
+        (["promote", "1", "--model", "other"], 6, "no version 1 in"),
+        (["rollback", "--model", "other"], 7, "no version of other is stable yet"),
+        (["prune"], 2, "required: --keep"),
     ],
 )
 def test_failures_are_one_line_and_a_code(cli, arguments, code, words):
@@ -182,7 +208,7 @@ def test_nobody_there(cli, grpc):
 
 def test_exit_codes_are_documented(cli):
     documented = cli("predict", "--help").stdout
-    for code in range(7):
+    for code in range(8):
         assert f"\n  {code}  " in documented
 
 

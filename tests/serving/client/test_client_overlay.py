@@ -81,6 +81,17 @@ def test_impossible_boxes_are_refused(box):
         lay_out(Image.new("RGB", (10, 10)), box)
 
 
+def test_a_part_that_is_not_square_is_painted_from_edge_to_edge():
+    layout = lay_out(Image.new("RGB", (400, 200), "red"), [0.0, 0.25, 1.0, 1.0], longest_px=400)
+    assert layout.square == (100, 0, 400, 200)
+    cam = np.zeros((2, 5), np.float32)  # evidence in the last column alone
+    cam[:, -1] = 1
+    painted = np.asarray(paint(layout, cam, opacity=1.0), int)
+    assert (painted[:, :100] == (255, 0, 0)).all()
+    assert (np.abs(painted[:, 395] - sequential(1.0)).max(axis=1) <= 2).all()
+    assert (np.abs(painted[:, 150] - sequential(0.0)).max(axis=1) <= 2).all()
+
+
 def test_map_is_painted_inside_its_square_only():
     layout = lay_out(Image.new("RGB", (400, 200), (200, 80, 40)), (0.25, 0.5, 0.75, 0.75), longest_px=400)
     changed = difference(paint(layout, CORNER), layout.image) > 0

@@ -29,6 +29,19 @@ def test_the_client_installs_apart_from_the_checkout(tmp_path):
     assert done.stdout.split() == [str(target / "serving/client/__init__.py")]
 
 
+def test_the_client_alone_says_what_promoting_needs():
+    program = (
+        "import sys; sys.modules['tensorflow_serving'] = None\n"
+        "from serving.cli import main; sys.exit(main(['promote', '1']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: promote needs a checkout with its requirements installed, and tensorflow_serving"
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_its_needs_are_those_of_requirements_txt():
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"]["grpc"]]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import os
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+
+from training.datasets import digests
+from training.datasets.base import DataError, Source, Split, TrainingData
+from training.datasets.splitting import training_data
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -30,63 +31,35 @@ _FILES = {
 }
 
 
-class DataError(ValueError):
-    """A dataset that is missing, truncated or not what it should be."""
-
-
-@dataclass(frozen=True)
-class Split:
-    images: np.ndarray  # uint8 0..255, (N, 28, 28)
-    labels: np.ndarray  # uint8, (N,)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def first(self, count: int | None) -> Split:
-        """The first `count` images; all of them for None."""
-        return Split(self.images[:count], self.labels[:count])
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    train: Split
-    validation: Split
-    classes: tuple[str, ...]
-    dropped_duplicates: int  # training images that occur in the test or validation images, pixel for pixel
-
-
-def png(image: np.ndarray) -> bytes:
-    """One image, uint8 (H, W) or (H, W, 3), as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def load_training(directory: str | os.PathLike[str] | None = None, limit: int | None = None) -> TrainingData:
+def load_training(source: Source, limit: int | None = None) -> TrainingData:
     """Loads the training file: its last 5,000 images are the validation split, the rest trains.
 
     Of the test set only the hashes of its images are looked at, to drop training images that repeat one.
 
     Args:
-        directory: where the four IDX files are (.gz or not); None searches as `find` says.
+        source: its data_dir holds the four IDX files (.gz or not); None searches as `find` says.
         limit: keep only the first `limit` training and validation images.
 
     Raises:
         DataError: a file is missing, truncated or foreign.
     """
-    root = find(directory)
+    root = find(source.data_dir)
     images, labels = _read_images(root, "train-images-idx3-ubyte"), _read_labels(root, "train-labels-idx1-ubyte")
-    train = Split(images[:-VALIDATION_SIZE], labels[:-VALIDATION_SIZE])
-    validation = Split(images[-VALIDATION_SIZE:], labels[-VALIDATION_SIZE:])
-    held_out = _hashes(_read_images(root, "t10k-images-idx3-ubyte")) | _hashes(validation.images)
-    keep = np.array([image.tobytes() not in held_out for image in train.images])
-    kept = Split(train.images[keep], train.labels[keep])
-    return TrainingData(kept.first(limit), validation.first(limit), CLASSES, dropped_duplicates=int((~keep).sum()))
+    return training_data(
+        Split(images[:-VALIDATION_SIZE], labels[:-VALIDATION_SIZE]),
+        Split(images[-VALIDATION_SIZE:], labels[-VALIDATION_SIZE:]),
+        _read_images(root, "t10k-images-idx3-ubyte"),
+        classes=CLASSES,
+        preprocessing="fashion_mnist",
+        origin="fashion_mnist",
+        sha256=digests.of_many(_FILES),
+        limit=limit,
+    )
 
 
-def load_test(directory: str | os.PathLike[str] | None = None) -> Split:
+def load_test(source: Source) -> Split:
     """Loads the 10,000 official test images. To be read once, at the end."""
-    root = find(directory)
+    root = find(source.data_dir)
     return Split(_read_images(root, "t10k-images-idx3-ubyte"), _read_labels(root, "t10k-labels-idx1-ubyte"))
 
 
@@ -142,12 +115,8 @@ def _read_file(root: Path, name: str) -> bytes:
 
 
 def _read_images(root: Path, name: str) -> np.ndarray:
-    return np.frombuffer(_read_file(root, name), np.uint8, offset=16).reshape(-1, 28, 28)
+    return np.frombuffer(_read_file(root, name), np.uint8, offset=16).reshape(-1, 28, 28, 1)
 
 
 def _read_labels(root: Path, name: str) -> np.ndarray:
-    return np.frombuffer(_read_file(root, name), np.uint8, offset=8)
-
-
-def _hashes(images: np.ndarray) -> set[bytes]:
-    return {image.tobytes() for image in images}
+    return np.frombuffer(_read_file(root, name), np.uint8, offset=8).astype(np.int64)

@@ -1,0 +1,296 @@
+"""Promotion: brings a version into service under a label while requests flow, and back again.
+
+The model config changes in three steps, each only when the model server has followed the one before: the version is
+loaded beside those in service; the label moves to it once it has answered through the gateway; what no label holds
+leaves memory. Whatever goes wrong before the label has moved, the former config comes back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+from serving import models_config, promotion_log, version_files
+from serving.client import InvalidArgument, NotFound, VersionStatus
+from serving.client.base import BaseClient
+from serving.client.errors import clip
+from serving.release_errors import NoManifest, PromotionError
+from serving.site import Site
+
+STABLE, CANARY = "stable", "canary"
+LOOK_EVERY_S = 0.2
+# Several servers may stand behind the gateway, which asks them in turn: so many answers in a row have to agree.
+AGREEING = 4
+# So long may a server show the end of an earlier attempt before it has read the new config.
+STALE_S = 10.0
+
+Say = Callable[[str], None]
+Connect = Callable[..., BaseClient]
+
+
+@dataclass(frozen=True)
+class Move:
+    """One label to be moved.
+
+    Attributes:
+        model, version, label: what goes where.
+        command: what stands in the log.
+        trusted: a version without a manifest of its own is taken too.
+        wait_s: longest wait for the server to follow, each step, seconds.
+    """
+
+    model: str
+    version: int
+    label: str
+    command: str
+    trusted: bool = False
+    wait_s: float = 120.0
+
+
+def promote(site: Site, move: Move, connect: Connect, say: Say) -> None:
+    """Bring a version into service under a label. To be called under the site's lock.
+
+    Args:
+        site: where everything is.
+        move: what to move.
+        connect: makes a client of the model by its keywords `version` and `label`; none for the latest.
+        say: takes a line about every step.
+
+    Raises:
+        PromotionError: the version is damaged, does not load in time, or answers wrongly.
+        NoVersion: it is not on disk.
+        ServingError: the server cannot be asked.
+    """
+    classes = _vouched_for(site, move)
+    config = models_config.read(site.truth)
+    entry = models_config.find(config, move.model)
+    labels = dict(entry.version_labels) if entry else {}
+    if move.label == CANARY and labels.get(STABLE) == move.version:
+        raise PromotionError(f"version {move.version} is stable; a canary is another version, beside the stable one")
+    with connect() as client:
+        before = _status(client)
+        loaded = {one.version for one in before if one.available}
+        if labels.get(move.label) == move.version and _answering(connect, move.label) == move.version:
+            say(f"version {move.version} of {move.model} is {move.label} already")
+            return
+        former = {path: path.read_text(encoding="utf-8") for path in (site.truth, site.local) if path.exists()}
+        try:
+            _load(site, move, config, loaded, client, before)
+            say(f"version {move.version} is loaded")
+            _try_out(client, move, classes)
+            say(f"version {move.version} answers through the gateway")
+            entry = models_config.find(config, move.model)
+            entry.version_labels[move.label] = move.version
+            if move.label == STABLE and entry.version_labels.get(CANARY) in _passed(labels, move):
+                del entry.version_labels[CANARY]
+            site.save(config)
+            _wait_for_label(connect, move)
+        except BaseException:
+            for path, text in former.items():
+                models_config.replace(path, text)
+            say("the former config is back")
+            raise
+        source = labels.get(move.label) or (max(loaded, default=None) if move.label == STABLE else None)
+        source = None if source == move.version else source
+        promotion_log.append(
+            site.log,
+            promotion_log.Entry(promotion_log.now(), move.model, move.label, source, move.version, move.command),
+        )
+        say(f"version {move.version} of {move.model} is {move.label}" + (f", it was {source}" if source else ""))
+        _release(site, move, config, loaded, client, say)
+
+
+def previous(site: Site, model: str) -> int:
+    """The version a rollback of `stable` leads to: the one before by the log, else the next lower one on disk.
+
+    Raises:
+        PromotionError: nothing is stable, or there is nothing to go back to.
+    """
+    entry = models_config.find(models_config.read(site.truth), model)
+    stable = entry.version_labels.get(STABLE) if entry else None
+    if not stable:
+        raise PromotionError(
+            f"no version of {model} is stable yet, so there is nothing to roll back; promote one first"
+        )
+    on_disk = version_files.numbers(site.folder(model))
+    had = promotion_log.history(promotion_log.read(site.log), model, STABLE)
+    lower = [version for version in on_disk[::-1] if version < stable]
+    found = next((version for version in [*had, *lower] if version != stable and version in on_disk), None)
+    if found is None:
+        raise PromotionError(
+            f"version {stable} of {model} is stable, and no earlier one is in {site.folder(model)}; it stays"
+        )
+    return found
+
+
+def prune(site: Site, model: str, keep: int, connect: Connect) -> list[int]:
+    """Delete the oldest versions on disk, never one that is loaded or labelled. To be called under the site's lock.
+
+    Args:
+        keep: how many of the newest stay.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        ServingError: the server cannot be asked what is loaded; nothing was deleted.
+    """
+    with connect() as client:
+        spared = {one.version for one in _status(client) if one.state != "END"}
+    entry = models_config.find(models_config.read(site.truth), model)
+    if entry is not None:
+        spared |= {*entry.version_labels.values(), *entry.model_version_policy.specific.versions}
+    return version_files.remove_old(site.folder(model), keep, spared)
+
+
+def _vouched_for(site: Site, move: Move) -> list[str] | None:
+    """Hold the version against its manifest; the class names in it, None for a trusted one without."""
+    version_dir = version_files.version_folder(site.folder(move.model), move.version)
+    try:
+        manifest = version_files.manifest(version_dir)
+    except NoManifest as error:
+        if move.trusted:
+            return None
+        raise PromotionError(
+            f"{error}. Nothing says what this version should be; --force takes it all the same"
+        ) from error
+    bad = [one for one in version_files.check(version_dir) if one.state != version_files.OK]
+    if bad:
+        listed = ", ".join(f"{one.file} ({one.state})" for one in bad)
+        raise PromotionError(f"version {move.version} of {move.model} is damaged: {listed}; publish it again")
+    names = (manifest.get("name"), manifest.get("version"))
+    if names != (move.model, move.version) and not move.trusted:
+        raise PromotionError(
+            f"{version_dir}: expected the manifest of version {move.version} of {move.model}, got that of version "
+            f"{names[1]} of {names[0]}; publish it with `python -m training.publish`, or take it with --force"
+        )
+    classes: list[str] | None = manifest.get("classes")
+    return classes
+
+
+def _status(client: BaseClient) -> list[VersionStatus]:
+    """The versions a server knows; none where it does not know the model."""
+    try:
+        return client.status()
+    except NotFound:
+        return []
+
+
+def _load(
+    site: Site,
+    move: Move,
+    config: ModelServerConfig,
+    loaded: set[int],
+    client: BaseClient,
+    before: list[VersionStatus],
+) -> None:
+    """Have the version loaded beside those in service."""
+    entry = models_config.find(config, move.model)
+    if entry is None:
+        entry = models_config.add(config, move.model, models_config.CONTAINER_MODELS / move.model)
+    models_config.serve(entry, {*loaded, *entry.version_labels.values(), move.version})
+    site.save(config)
+    began = time.monotonic()
+    ended = [one.error_message for one in before if one.version == move.version and one.state == "END"]
+
+    def is_loaded() -> bool:
+        one = next((one for one in _status(client) if one.version == move.version), None)
+        if one is None or one.state != "END":
+            ended.clear()
+            return one is not None and one.available
+        from_before = one.error_message in ended and time.monotonic() - began < STALE_S
+        if one.error_message and not from_before:
+            raise PromotionError(f"version {move.version} of {move.model} did not load: {clip(one.error_message)}")
+        return False
+
+    _wait(is_loaded, move, f"version {move.version} of {move.model} to be loaded")
+
+
+def _try_out(client: BaseClient, move: Move, classes: list[str] | None) -> None:
+    """One prediction by the version itself, on a picture made here."""
+    prediction = client.predict(_picture(), version=move.version)[0]
+    probabilities = prediction.probabilities
+    if not (np.isfinite(probabilities).all() and abs(float(probabilities.sum()) - 1) < 1e-3):
+        raise PromotionError(
+            f"version {move.version} of {move.model}: expected finite probabilities that sum to 1, got "
+            f"{np.round(probabilities, 4).tolist()}"
+        )
+    names = client.classes(move.version)
+    if classes is not None and list(names) != classes:
+        raise PromotionError(
+            f"version {move.version} of {move.model}: expected the classes of its manifest, {', '.join(classes)}; it "
+            f"answers with {', '.join(names)}"
+        )
+
+
+def _picture() -> Any:
+    """A light disc on black, uint8 (28, 28): some object on some ground, whatever the model knows."""
+    rows, columns = np.mgrid[:28, :28]
+    return np.where((rows - 13.5) ** 2 + (columns - 13.5) ** 2 < 100, 200, 0).astype(np.uint8)
+
+
+def _passed(labels: dict[str, int], move: Move) -> set[int]:
+    """Versions that are no canary any more once `stable` has moved: the new stable one, and one that is rolled back."""
+    rolled_back = move.command.startswith(promotion_log.ROLLBACK)
+    return {move.version, labels[STABLE]} if rolled_back else {move.version}
+
+
+def _wait_for_label(connect: Connect, move: Move) -> None:
+    _wait(
+        lambda: _answering(connect, move.label) == move.version,
+        move,
+        f"the label {move.label} of {move.model} to stand for version {move.version}",
+    )
+    with connect(label=move.label) as client:
+        answered = client.predict(_picture())[0].version
+    if answered != move.version:
+        raise PromotionError(f"{move.label} of {move.model}: expected version {move.version} to answer, got {answered}")
+
+
+def _answering(connect: Connect, label: str) -> int | None:
+    """The version that answers under a label; None where the server does not know the label."""
+    with connect(label=label) as client:
+        try:
+            return client.metadata().version
+        except (InvalidArgument, NotFound):
+            return None
+
+
+def _release(site: Site, move: Move, config: ModelServerConfig, loaded: set[int], client: BaseClient, say: Say) -> None:
+    """Let go of the versions that no label holds; while nothing is stable, what was in service stays."""
+    entry = models_config.find(config, move.model)
+    kept = set(entry.version_labels.values())
+    if STABLE not in entry.version_labels:
+        kept |= loaded
+    models_config.serve(entry, kept)
+    site.save(config)
+    leaving = (loaded | {move.version}) - kept
+    try:
+        _wait(lambda: not leaving & {one.version for one in _status(client) if one.state != "END"}, move, "")
+    except PromotionError:
+        say(f"still being unloaded: {', '.join(map(str, sorted(leaving)))}")
+    latest = max(kept)
+    if latest != entry.version_labels.get(STABLE, latest):
+        say(f"requests without a label go to version {latest}, the highest that is loaded; ask for stable by its label")
+
+
+def _wait(condition: Callable[[], bool], move: Move, what: str) -> None:
+    """Look until the condition held several times in a row.
+
+    Raises:
+        PromotionError: it did not within the move's time.
+    """
+    deadline, agreed = time.monotonic() + move.wait_s, 0
+    while True:
+        agreed = agreed + 1 if condition() else 0
+        if agreed == AGREEING:
+            return
+        if time.monotonic() > deadline:
+            raise PromotionError(f"waited {move.wait_s:g} s for {what}; look at the model server's log")
+        if not agreed:
+            time.sleep(LOOK_EVERY_S)

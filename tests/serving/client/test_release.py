@@ -1,0 +1,199 @@
+"""Promotion and rollback before a server that does what it should, or does not: what is refused changes nothing."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from serving import models_config, promotion, promotion_log, version_files
+from serving.client import ServerUnavailable
+from serving.promotion import Move
+from serving.release_errors import NoVersion, PromotionError
+from serving.site import Site
+
+MODEL = "fashion_mnist"
+CONFIG = """# head
+model_config_list { config { name: "fashion_mnist" base_path: "/models/fashion_mnist" model_platform: "tensorflow" } }
+"""
+
+
+def publish(site: Site, version: int, names: tuple[str, ...], **manifest: object) -> Path:
+    folder = site.folder(MODEL) / str(version)
+    (folder / "assets.extra").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    files = {"saved_model.pb": hashlib.sha256(b"graph").hexdigest()}
+    content = {"name": MODEL, "version": version, "classes": list(names), "files": files} | manifest
+    (folder / version_files.MANIFEST).write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def site(tmp_path, fake) -> Site:
+    """Versions 1 and 2 on disk; the server has loaded both and knows the labels that a test gives it."""
+    made = Site(tmp_path / "config", tmp_path / "models")
+    made.config.mkdir()
+    made.truth.write_text(CONFIG)
+    for version in (1, 2):
+        publish(made, version, fake.names)
+    fake.versions = {1: "AVAILABLE", 2: "AVAILABLE"}
+    return made
+
+
+@pytest.fixture
+def promote(site, fake):
+    """Promotes; a server that follows is one whose labels are already there. Gives the lines it says."""
+
+    def run(version: int, label: str = "stable", command: str = "", **options: object) -> list[str]:
+        said: list[str] = []
+        move = Move(
+            MODEL, version, label, command or f"promote {version}", wait_s=options.pop("wait_s", 20.0), **options
+        )
+        with site.locked():
+            promotion.promote(site, move, fake.client, said.append)
+        return said
+
+    return run
+
+
+def entry(site: Site):
+    return models_config.find(models_config.read(site.truth), MODEL)
+
+
+def test_a_promoted_version_is_labelled_logged_and_alone_in_service(site, fake, promote):
+    fake.versions = {2: "AVAILABLE"}
+    fake.labels = {"stable": 2}
+    said = promote(2)
+    assert said[-1] == f"version 2 of {MODEL} is stable"
+    assert dict(entry(site).version_labels) == {"stable": 2}
+    assert list(entry(site).model_version_policy.specific.versions) == [2]
+    assert [(one.source, one.target, one.command) for one in promotion_log.read(site.log)] == [(None, 2, "promote 2")]
+    assert promote(2) == [f"version 2 of {MODEL} is stable already"]
+    assert len(promotion_log.read(site.log)) == 1
+    assert site.truth.read_text().startswith("# head\n")
+
+
+def test_a_canary_stays_beside_stable_and_ends_with_its_promotion(site, fake, promote):
+    fake.labels = {"stable": 1, "canary": 2}
+    promote(1, wait_s=0.5)
+    said = promote(2, "canary")
+    assert "requests without a label go to version 2" in said[-1]
+    assert list(entry(site).model_version_policy.specific.versions) == [1, 2]
+    with pytest.raises(PromotionError, match="version 1 is stable; a canary is another"):
+        promote(1, "canary")
+    fake.labels = {"stable": 2}
+    promote(2, wait_s=0.5)
+    assert dict(entry(site).version_labels) == {"stable": 2}
+
+
+def test_a_canary_where_nothing_is_stable_leaves_what_is_in_service(site, fake, promote):
+    fake.labels = {"canary": 1}
+    promote(1, "canary")
+    assert list(entry(site).model_version_policy.specific.versions) == [1, 2]
+
+
+def test_a_model_the_config_lacks_is_added(site, fake, promote):
+    site.truth.write_text("# head\n")
+    fake.versions, fake.labels = {2: "AVAILABLE"}, {"stable": 2}
+    promote(2)
+    assert entry(site).base_path == f"/models/{MODEL}"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda site, fake: fake.versions.pop(2), "waited 0.5 s for version 2 .* to be loaded"),
+        (lambda site, fake: fake.labels.clear(), "waited 0.5 s for the label stable .* to stand for version 2"),
+        (
+            lambda site, fake: publish_other_classes(site),
+            "expected the classes of its manifest, Hat; it answers with Ank",
+        ),
+        (lambda site, fake: (site.folder(MODEL) / "2/saved_model.pb").write_bytes(b"x"), r"saved_model.pb \(changed\)"),
+        (lambda site, fake: (site.folder(MODEL) / "2/more").touch(), r"damaged: more \(not in the manifest\)"),
+        (lambda site, fake: (site.folder(MODEL) / "2" / version_files.MANIFEST).unlink(), "takes it all the same"),
+        (lambda site, fake: copy_by_hand(site), "expected the manifest of version 2 .* got that of version 1 of"),
+    ],
+)
+def test_what_is_refused_changes_nothing(site, fake, promote, spoil, words):
+    fake.labels = {"stable": 2}
+    spoil(site, fake)
+    with pytest.raises(PromotionError, match=words):
+        promote(2, wait_s=0.5)
+    assert site.truth.read_text() == CONFIG
+    assert not site.log.exists()
+
+
+def publish_other_classes(site: Site) -> None:
+    shutil.rmtree(site.folder(MODEL) / "2")
+    publish(site, 2, ("Hat",))
+
+
+def copy_by_hand(site: Site) -> None:
+    shutil.copy(site.folder(MODEL) / "1" / version_files.MANIFEST, site.folder(MODEL) / "2" / version_files.MANIFEST)
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_force_takes_what_nothing_vouches_for(site, fake, promote, missing):
+    fake.versions, fake.labels = {2: "AVAILABLE"}, {"stable": 2}
+    if missing:
+        (site.folder(MODEL) / "2" / version_files.MANIFEST).unlink()
+    else:
+        copy_by_hand(site)
+    promote(2, trusted=True)
+    assert dict(entry(site).version_labels) == {"stable": 2}
+
+
+def test_a_version_that_is_not_there(promote):
+    with pytest.raises(NoVersion, match="no version 9 .* there are: 1, 2"):
+        promote(9)
+
+
+def test_a_server_that_is_away_while_it_is_asked_brings_the_config_back(site, fake, promote, play):
+    fake.labels = {"stable": 2}
+    fake.faults.extend([play.status(503)] * 10)
+    with pytest.raises(ServerUnavailable):
+        promote(2)
+    assert site.truth.read_text() == CONFIG
+
+
+def test_rollback_goes_back_by_the_log_then_by_number(site, fake, promote):
+    publish(site, 3, fake.names)
+    with pytest.raises(PromotionError, match="is stable yet, so there is nothing to roll back"):
+        promotion.previous(site, MODEL)
+    for version, command in ((3, ""), (1, ""), (2, ""), (1, "rollback")):
+        fake.versions, fake.labels = {version: "AVAILABLE"}, {"stable": version}
+        promote(version, command=command)
+    assert promotion.previous(site, MODEL) == 3
+    shutil.rmtree(site.folder(MODEL) / "3")
+    with pytest.raises(PromotionError, match=f"version 1 of {MODEL} is stable, and no earlier one is in"):
+        promotion.previous(site, MODEL)
+    fake.versions, fake.labels = {2: "AVAILABLE"}, {"stable": 2}
+    promote(2)
+    site.log.unlink()
+    assert promotion.previous(site, MODEL) == 1
+
+
+def test_two_at_once(site, promote):
+    with site.locked(), pytest.raises(PromotionError, match="another promote, rollback or prune is under way"):
+        promote(2)
+
+
+def test_prune_spares_what_is_loaded_or_labelled_and_asks_first(site, fake, play):
+    for version in (3, 4, 5):
+        publish(site, version, fake.names)
+    fake.versions = {1: "END", 3: "AVAILABLE"}
+    site.truth.write_text(CONFIG.replace('"tensorflow"', '"tensorflow" version_labels { key: "canary" value: 2 }'))
+    assert promotion.prune(site, MODEL, 1, fake.client) == [1, 4]
+    assert version_files.numbers(site.folder(MODEL)) == [2, 3, 5]
+    with pytest.raises(ServerUnavailable):
+        promotion.prune(site, MODEL, 1, functools.partial(unreachable, fake))
+    assert version_files.numbers(site.folder(MODEL)) == [2, 3, 5]
+
+
+def unreachable(fake, **options: object):
+    fake.url = "http://127.0.0.1:9"
+    return fake.client(retries=0, **options)

@@ -1,0 +1,83 @@
+"""Several models on one dataset: which are meant, what is measured, and going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training import compare as module
+from training import train as train_module
+from training.compare import compare, measure, parse_model, table
+from training.datasets import Split
+from training.settings import Settings, SettingsError, Stage
+
+SETTINGS = Settings(
+    backbone_weights="none", train_limit=64, batch_size=32, image_size=32, head_epochs=0, stages=(Stage(32, 1),)
+)
+
+
+@pytest.fixture(autouse=True)
+def no_mallopt(monkeypatch):
+    monkeypatch.setattr(train_module, "_keep_freed_memory", lambda: None)  # it would hold for all tests after these
+
+
+def test_a_model_has_settings_of_its_own():
+    name, own = parse_model("vgg16:image_size=48,epochs=3,frozen_layers=-1,backbone_weights=none", SETTINGS)
+    assert (name, own.backbone, own.frozen_layers) == ("vgg16", "vgg16", -1)
+    assert own.stages == (Stage(48, 3),)
+    assert own.batch_size == SETTINGS.batch_size
+    assert parse_model("random_forest", SETTINGS) == ("random_forest", SETTINGS)
+
+
+def test_what_keras_has_no_weights_for_begins_with_random_ones():
+    downloads = Settings(stages=SETTINGS.stages, image_size=32)
+    assert parse_model("mini_cnn", downloads)[1].backbone_weights == "none"
+    assert parse_model("resnet50", downloads)[1].backbone_weights == "imagenet"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("random_forrest", "no model 'random_forrest' .did you mean 'random_forest'"),
+        ("mini_cnn:epochs", "expected NAME:KEY=VALUE"),
+        ("mini_cnn:epoch=2", "unknown setting 'epoch'"),
+        ("knn:epochs=2", "a classical model takes no settings"),
+        ("mobilenet_v2:image_size=8", "at least 32 px, got 8"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused_before_any_is_trained(tmp_path, text, message):
+    with pytest.raises(SettingsError, match=message):
+        compare(SETTINGS, ["mini_cnn", text], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_measured():
+    images = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)
+    test = Split(images, (np.arange(40) >= 20).astype(np.int64))
+    measured = measure(lambda batch: (batch[:, 0, 0, 0] >= 22).astype(np.int64), test, ("low", "high"))
+    assert measured["accuracy"] == 38 / 40
+    assert measured["accuracy_wilson_95"][0] < 38 / 40 < measured["accuracy_wilson_95"][1]
+    assert measured["macro_f1"] == pytest.approx((40 / 42 + 36 / 38) / 2)
+    assert measured["latency_ms"] > 0
+
+
+def test_networks_and_classical_models_side_by_side_and_again(tmp_path, monkeypatch, capsys):
+    models = ["mini_cnn", "knn"]
+    rows = compare(SETTINGS, models, tmp_path, ["onnx"])
+    assert [row["model"] for row in rows] == models
+    assert rows[0]["parameters"] > 0
+    assert rows[0]["macs"] > 0
+    assert rows[1]["parameters"] is None
+    assert all(0 <= row["accuracy"] <= 1 and row["bytes"] > 0 and row["train_s"] > 0 for row in rows)
+    assert [one["format"] for one in rows[0]["converted"]] == ["ONNX"]
+    assert "mini_cnn, ONNX" in table(rows)
+    assert json.loads((tmp_path / "results.json").read_text()) == rows
+    assert (tmp_path / "results.md").read_text() == table(rows) + "\n"
+    with Image.open(tmp_path / "results.png") as picture:
+        assert picture.width > 500
+    monkeypatch.setattr(module, "train", None)
+    monkeypatch.setattr(module, "fit_classical", None)
+    assert compare(SETTINGS, models, tmp_path) == rows

@@ -1,0 +1,58 @@
+"""Time to an accuracy: which plans are compared, and what is reported."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from training import train as train_module
+from training.benchmark import PROGRESSIVE, THROUGHOUT, main, plans, report, run
+from training.settings import Settings, SettingsError, Stage
+
+SETTINGS = Settings(
+    backbone="mini_cnn",
+    backbone_weights="none",
+    train_limit=64,
+    batch_size=32,
+    image_size=28,
+    head_epochs=0,
+    stages=(Stage(14, 1), Stage(28, 2, learning_rate=5e-4)),
+    stop_at_accuracy=0.001,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_mallopt(monkeypatch):
+    monkeypatch.setattr(train_module, "_keep_freed_memory", lambda: None)  # it would hold for all tests after these
+
+
+def test_both_plans_have_as_many_epochs_and_one_cosine():
+    found = plans(SETTINGS)
+    assert found[PROGRESSIVE].stages == (Stage(14, 1), Stage(28, 2))
+    assert found[THROUGHOUT].stages == (Stage(28, 3),)
+
+
+def test_a_run_ends_at_the_target_and_its_time_is_reported(tmp_path):
+    results = run(SETTINGS, tmp_path)
+    assert json.loads((tmp_path / "time_to_accuracy.json").read_text()) == results
+    for name, epochs in ((PROGRESSIVE, 2), (THROUGHOUT, 1)):  # the last stage begins after the first epoch, or with it
+        lines = (tmp_path / name.replace(" ", "_") / "history.jsonl").read_text().splitlines()
+        assert len(lines) == epochs
+        assert results[name]["seconds_to_target"] > 0
+    assert set(results[PROGRESSIVE]["images_per_s"]) == {"14 px", "28 px"}
+    assert "of the time" in report(results, 0.001)
+
+
+def test_a_target_that_is_not_reached_is_no_time(tmp_path):
+    results = run(Settings(**(vars(SETTINGS) | {"stop_at_accuracy": 1.0})), tmp_path)
+    assert results[PROGRESSIVE]["seconds_to_target"] is None
+    assert "not reached" in report(results, 1.0)
+    assert "of the time" not in report(results, 1.0)
+
+
+def test_without_a_target_there_is_nothing_to_measure(tmp_path, capsys):
+    with pytest.raises(SettingsError, match="stop_at_accuracy"):
+        run(Settings(**(vars(SETTINGS) | {"stop_at_accuracy": None})), tmp_path)
+    assert main(["--preset", "smoke", "--target", "2"]) == 2
+    assert "stop_at_accuracy must lie in 0..1" in capsys.readouterr().err

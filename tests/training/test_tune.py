@@ -1,0 +1,134 @@
+"""Searching settings: which trials, what becomes of them, and going on after an interruption."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+from PIL import Image
+
+from training import train as train_module
+from training import tune
+from training.settings import Settings, SettingsError, Stage
+from training.tune import draws, grid, main, parse_axis, search, table
+
+SETTINGS = Settings(
+    backbone="mini_cnn",
+    backbone_weights="none",
+    train_limit=64,
+    batch_size=32,
+    image_size=28,
+    head_epochs=0,
+    stages=(Stage(28, 1),),
+)
+COLUMNS = ["learning_rate", "batch_size", "val_accuracy", "best_epoch", "epochs", "seconds", "error"]
+
+
+@pytest.fixture(autouse=True)
+def no_mallopt(monkeypatch):
+    monkeypatch.setattr(train_module, "_keep_freed_memory", lambda: None)  # it would hold for all tests after these
+
+
+def test_the_published_grid_can_be_repeated():
+    texts = ["learning_rate=1e-5,5e-6", "batch_size=32,64", "early_stopping_patience=2,3"]
+    trials = list(grid(dict(parse_axis(text, ranges=False) for text in texts)))
+    assert len(trials) == 8
+    assert trials[0] == {"learning_rate": 1e-5, "batch_size": 32, "early_stopping_patience": 2}
+    assert trials[-1] == {"learning_rate": 5e-6, "batch_size": 64, "early_stopping_patience": 3}
+    assert len({str(trial) for trial in trials}) == 8
+
+
+def test_draws_stay_in_their_ranges_and_repeat_themselves():
+    axes = dict(
+        parse_axis(text, ranges=True)
+        for text in ("learning_rate=1e-5..1e-3", "frozen_layers=0..120", "dropout=0.0..0.5", "backbone=vgg16,resnet18")
+    )
+    trials = list(draws(axes, 200, seed=1))
+    assert trials == list(draws(axes, 200, seed=1)) != list(draws(axes, 200, seed=2))
+    rates = [trial["learning_rate"] for trial in trials]
+    assert 1e-5 <= min(rates) < 2e-5
+    assert 5e-4 < max(rates) <= 1e-3
+    assert 80 < sum(rate < 1e-4 for rate in rates) < 120  # half, on a logarithmic scale
+    assert all(isinstance(trial["frozen_layers"], int) and 0 <= trial["frozen_layers"] <= 120 for trial in trials)
+    assert {trial["backbone"] for trial in trials} == {"vgg16", "resnet18"}
+
+
+@pytest.mark.parametrize(
+    ("text", "ranges", "message"),
+    [
+        ("learning_rate", True, "expected NAME=VALUE"),
+        ("learning_rat=1,2", True, "did you mean 'learning_rate'"),
+        ("learning_rate=1..2", False, "with --random"),
+        ("learning_rate=2..1", True, "the lower first"),
+        ("backbone=a..b", True, "two numbers"),
+    ],
+)
+def test_an_axis_that_is_none_is_refused(text, ranges, message):
+    with pytest.raises(SettingsError, match=message):
+        parse_axis(text, ranges=ranges)
+
+
+def rows_of(path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_search_is_ranked_drawn_and_goes_on_after_an_interruption(tmp_path, monkeypatch):
+    trials = [{"learning_rate": rate, "batch_size": 32} for rate in (1e-4, 1e-3)]
+    trained, train = [], tune.train
+
+    def interrupted(settings, run_dir):
+        trained.append(settings.learning_rate)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train(settings, run_dir)
+
+    monkeypatch.setattr(tune, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search(SETTINGS, trials, tmp_path)
+    assert [row["learning_rate"] for row in rows_of(tmp_path / "results.csv")] == ["0.0001"]
+    rows = search(SETTINGS, trials, tmp_path)
+    assert trained == [1e-4, 1e-3, 1e-3]  # the first one was not trained again
+    accuracies = [row["val_accuracy"] for row in rows]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert list(rows_of(tmp_path / "results.csv")[0]) == COLUMNS
+    with Image.open(tmp_path / "results.png") as picture:
+        assert picture.width > 500
+    assert "learning_rate" in table(rows).splitlines()[0]
+    for trial in ("learning_rate=0.0001,batch_size=32", "learning_rate=0.001,batch_size=32"):
+        assert (tmp_path / trial / "model.keras").is_file()
+        assert not (tmp_path / trial / "last.npz").exists()
+
+
+def test_a_trial_that_fails_is_reported_and_the_others_go_on(tmp_path, monkeypatch):
+    def failing(settings, run_dir):
+        if settings.learning_rate == 9.0:
+            raise SettingsError("the loss of epoch 1 is nan")
+        return train(settings, run_dir)
+
+    train = tune.train
+    monkeypatch.setattr(tune, "train", failing)
+    rows = search(SETTINGS, [{"learning_rate": 9.0}, {"learning_rate": 1e-3}], tmp_path)
+    assert [row["error"] for row in rows] == ["", "the loss of epoch 1 is nan"]
+    assert "nan" in table(rows)
+
+
+def test_an_impossible_trial_is_refused_before_any_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "train", None)
+    with pytest.raises(SettingsError, match="batch_size=0.*batch_size must be at least 1"):
+        search(SETTINGS, [{"batch_size": 8}, {"batch_size": 0}], tmp_path)
+    assert not (tmp_path / "settings.json").exists()
+
+
+def test_another_search_does_not_go_into_the_same_directory(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found/thesis.txt").write_text("years of work")
+    options = ["--preset", "smoke", "--run-dir", "found", "--fresh", "--grid", "batch_size=8"]
+    assert main(options) == 2
+    assert "is no run directory; it is left as it is" in capsys.readouterr().err
+
+
+def test_the_count_of_a_random_search_comes_first(capsys):
+    assert main(["--preset", "smoke", "--random", "learning_rate=1e-5..1e-3"]) == 2
+    assert "expected COUNT NAME=VALUES" in capsys.readouterr().err

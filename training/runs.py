@@ -1,0 +1,123 @@
+"""The directory of a run: its settings, written once and held to, its history, and the options that name them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from training.backbones import names as backbone_names
+from training.distribution import is_first_process
+from training.settings import Settings, SettingsError, load_settings, preset_names, settings_from
+
+
+def cut_history(path: Path, epochs: int) -> None:
+    """Drops the line of an epoch that was killed before its checkpoint was written, and now runs again."""
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if len(lines) > epochs:
+            path.write_text("".join(lines[:epochs]), encoding="utf-8")
+
+
+def check_same_run(settings: Settings, run_dir: Path) -> None:
+    path = run_dir / "settings.json"
+    if not path.is_file():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(settings.to_dict(), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    before = read_settings(run_dir).to_dict()
+    changed = sorted(name for name, value in settings.to_dict().items() if before[name] != value)
+    if changed:
+        raise SettingsError(
+            f"{run_dir} holds a run with other settings ({', '.join(changed)}); "
+            "choose another --run-dir, or start over with --fresh"
+        )
+
+
+def read_settings(run_dir: Path) -> Settings:
+    """The settings that a run was started with.
+
+    Raises:
+        FileNotFoundError: no run was started in this directory.
+        SettingsError: its settings.json is not what a run writes.
+    """
+    path = run_dir / "settings.json"
+    try:
+        return settings_from(json.loads(path.read_text(encoding="utf-8")), origin=str(path))
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+# Options for the settings that are changed most; --set reaches all of them.
+_OPTIONS: dict[str, tuple[type, str]] = {
+    "dataset": (str, "fashion_mnist, cifar10, or PATH of a folder with a folder a class, of a .csv[.gz], of an .npz"),
+    "name": (str, "of the model as it is published and served (default: after the dataset)"),
+    "data_dir": (str, "of a dataset by name: the directory of its files"),
+    "backbone": (str, f"{', '.join(backbone_names())} (default: mobilenet_v2)"),
+    "backbone_weights": (str, "imagenet | none | PATH of a Keras weights file"),
+    "backbone_weights_source": (str, "where PATH came from, in words, for the manifest"),
+    "init_from": (str, "go on from a published version, by number or directory; with other classes the head is new"),
+    "image_size": (int, "pixels that the model sees; one stage of training at that size"),
+    "epochs": (int, "of that one stage"),
+    "batch_size": (int, ""),
+    "learning_rate": (float, "peak"),
+    "frozen_layers": (int, "of the backbone, from the input on; -1: all"),
+    "on_corrupt": (str, "refuse | skip: images that cannot be read"),
+    "seed": (int, ""),
+}
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="best", help=f"{', '.join(preset_names())}, or a TOML file (default: best)")
+    for name, (kind, text) in _OPTIONS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text or None)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
+        help="any other setting, the value as in TOML: --set label_smoothing=0.05 --set teachers='[\"1\"]'",
+    )  # fmt: skip
+    parser.add_argument("--run-dir", type=Path, help="default: runs/[<name>-][<backbone>-]<preset>")
+    parser.add_argument("--fresh", action="store_true", help="start over: delete what the run directory holds")
+
+
+def run_from_arguments(arguments: argparse.Namespace) -> tuple[Settings, Path]:
+    """The settings and the run directory, emptied where the user wants to start over.
+
+    Raises:
+        SettingsError: a setting that does not exist or cannot be, or --fresh on what is no run directory.
+    """
+    overrides = {name: getattr(arguments, name) for name in _OPTIONS if name != "epochs"}
+    overrides |= dict(_assignment(text) for text in arguments.assignments)
+    if arguments.image_size is not None or arguments.epochs is not None:
+        preset = load_settings(arguments.preset)
+        size = preset.image_size if arguments.image_size is None else arguments.image_size
+        epochs = sum(stage.epochs for stage in preset.stages) if arguments.epochs is None else arguments.epochs
+        overrides |= {"image_size": size, "stages": [{"image_size": size, "epochs": epochs}]}
+    settings = load_settings(arguments.preset, overrides)
+    run_dir = arguments.run_dir or Path("runs") / _run_name(settings, Path(arguments.preset).stem)
+    if arguments.fresh and is_first_process() and run_dir.exists():
+        if any(run_dir.iterdir()) and not (run_dir / "settings.json").is_file():
+            raise SettingsError(f"--fresh: {run_dir} is no run directory; it is left as it is")
+        shutil.rmtree(run_dir)
+    return settings, run_dir
+
+
+def _run_name(settings: Settings, preset: str) -> str:
+    """The preset's name, after that of the model and of the backbone where they are not the usual ones."""
+    usual = Settings()
+    parts = [settings.model_name] if settings.model_name != usual.model_name else []
+    parts += [settings.backbone] if settings.backbone != usual.backbone else []
+    return "-".join([*parts, preset])
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """KEY=VALUE, the value as in TOML; what is no TOML is a string."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise SettingsError(f"--set {text}: expected KEY=VALUE")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
