@@ -33,7 +33,7 @@ PORTS = ["GATEWAY_PORT", "SERVING_GRPC_PORT", "SERVING_REST_PORT", "UI_PORT"]
 USER, PASSWORD = "vitrine", "aLongRandomPassword4Tests000"
 # the recipe itself; what it installs is here, or these tests would not run
 MAKE_UP = ["make", "--old-file=.venv/runtime", "up"]
-_NOT_COPIED = (".git", ".venv", ".env", ".*_cache", "__pycache__", "htpasswd", ".htpasswd.lock")
+_NOT_COPIED = (".git", ".venv*", ".env", ".*_cache", "__pycache__", "htpasswd", ".htpasswd.lock")
 _NOT_COPIED += ("models", "runs", "reports", "tests", "local", "promotions.jsonl")
 _OURS = ("GATEWAY_", "SERVING_", "UI_PORT", "MODEL_", "TLS_", "VITRINE_", "PYTHONPATH", "MAKE", "MFLAGS")
 

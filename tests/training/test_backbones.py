@@ -14,9 +14,6 @@ from training.backbones import Backbone, BackboneError, backbone, names
 from training.model import build_classifier, logits_model
 from training.serving_graph import frozen_core
 
-# Keras 3.15 on numpy 2.4, whenever it turns a variable into an array
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
 CLASSES = 3
 
 
@@ -145,9 +142,10 @@ def test_the_frozen_network_equals_keras_and_tf_keras_vis(name, image_size):
     from tf_keras_vis.utils.scores import CategoricalScore
 
     entry = backbone(name)
-    pixels = np.random.default_rng(1).uniform(0, 255, (2, image_size, image_size, 3))
+    pixels = np.random.default_rng(1).uniform(0, 255, (8, image_size, image_size, 3))
     images = np.asarray(to_model_input(pixels, image_size, entry.scaling))
     model = trained_looking(entry, image_size, images)
+    images = images[:2]
     logits, cams = frozen_core(model, entry.cam_layer)(tf.constant(images))
     np.testing.assert_allclose(tf.nn.softmax(logits), model(images, training=False), atol=1e-4)
     assert cams.shape[2:] == model.get_layer(entry.cam_layer).output.shape[1:3]
@@ -156,11 +154,13 @@ def test_the_frozen_network_equals_keras_and_tf_keras_vis(name, image_size):
     for label in range(CLASSES):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tf-keras-vis names inputs in an old way, on every call
-            expected = cam(
-                CategoricalScore(label), images, penultimate_layer=entry.cam_layer, expand_cam=False, normalize_cam=False
-            )
+            # as it is: by default it looks for a convolution before a layer that is none
+            options = {"penultimate_layer": entry.cam_layer, "seek_penultimate_conv_layer": False}
+            score = CategoricalScore(label)
+            expected = cam(score, images, expand_cam=False, normalize_cam=False, **options)
         maps, expected = np.maximum(cams[:, label], 0.0), np.asarray(expected)
         peaks = np.maximum(expected.max(axis=(1, 2), keepdims=True), np.abs(cams).max() / 100)  # some are black
-        np.testing.assert_allclose(maps / peaks, expected / peaks, atol=1e-4)
+        # fifty batch norms of a net that was never trained multiply what is rounded; test_parity.py has a trained one
+        np.testing.assert_allclose(maps / peaks, expected / peaks, atol=1e-3)
     assert (cams.numpy() > 0).any()
     assert (cams.numpy() < 0).any()

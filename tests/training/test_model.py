@@ -10,17 +10,17 @@ import pytest
 
 from training import manifest
 from training.model import (
-    CAM_LAYER,
+    LOGITS_LAYER,
     WeightsError,
     build_classifier,
     load_backbone_weights,
     load_initial_weights,
     logits_model,
+    set_trainable,
 )
 from training.settings import MODELS, Settings, Stage
 
-# Keras 3.15 on numpy 2.4, whenever it turns a variable into an array
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+SEVEN = tuple("abcdefg")
 
 
 def settings(weights: str, **others) -> Settings:
@@ -29,12 +29,12 @@ def settings(weights: str, **others) -> Settings:
 
 @pytest.fixture(scope="module")
 def classifier() -> keras.Model:
-    return build_classifier(7, 32, dropout=0.2, batch_norm_momentum=0.9)
+    return build_classifier("mobilenet_v2", 7, 32, dropout=0.2, batch_norm_momentum=0.9)
 
 
 def test_it_is_flat(classifier):
     assert not [layer.name for layer in classifier.layers if isinstance(layer, keras.Model)]
-    assert classifier.get_layer(CAM_LAYER).output.shape[-1] == 320
+    assert classifier.get_layer("block_16_project").output.shape[-1] == 320
     assert logits_model(classifier).output_shape == (None, 7)
 
 
@@ -111,8 +111,8 @@ def test_a_failed_download_names_three_ways_on(classifier, monkeypatch):
 def test_a_published_version_is_gone_on_from_with_all_its_weights():
     described = manifest.read(MODELS / "fashion_mnist/1")
     published = keras.models.load_model(MODELS / "fashion_mnist/1/assets.extra/model.keras")
-    model = build_classifier(10, 32, dropout=0.2, batch_norm_momentum=0.9)
-    origin = load_initial_weights(model, settings("none", init_from="1"))
+    model = build_classifier("mobilenet_v2", 10, 32, dropout=0.2, batch_norm_momentum=0.9)
+    origin = load_initial_weights(model, settings("none", init_from="1"), described["classes"])
     assert origin.startswith(f"version 1 of fashion_mnist, created {described['created']}, model.keras sha256 ")
     assert described["files"]["assets.extra/model.keras"] in origin
     assert origin.endswith(described["initial_weights"])
@@ -121,7 +121,7 @@ def test_a_published_version_is_gone_on_from_with_all_its_weights():
 
 
 def test_without_a_version_to_go_on_from_the_backbone_has_its_initial_weights(classifier):
-    assert load_initial_weights(classifier, settings("none")) == "none: random initial weights"
+    assert load_initial_weights(classifier, settings("none"), SEVEN) == "none: random initial weights"
 
 
 @pytest.mark.parametrize("choice", ["987", "no/such/directory"])
@@ -129,12 +129,45 @@ def test_a_missing_version_is_named(classifier, choice):
     with pytest.raises(
         WeightsError, match=rf"--init-from {choice}: no .*model\.keras; expected the number of a version"
     ):
-        load_initial_weights(classifier, settings("none", init_from=choice))
+        load_initial_weights(classifier, settings("none", init_from=choice), SEVEN)
 
 
-def test_a_version_with_other_classes_is_refused(classifier):
-    with pytest.raises(WeightsError, match=r"--init-from 1: .*model\.keras cannot be gone on from: .*shape"):
-        load_initial_weights(classifier, settings("none", init_from="1"))
+@pytest.mark.parametrize("classes", [SEVEN, tuple("abcdefghij")])
+def test_a_version_with_other_classes_gives_all_but_the_head(classes):
+    published = keras.models.load_model(MODELS / "fashion_mnist/1/assets.extra/model.keras")
+    model = build_classifier("mobilenet_v2", len(classes), 32, dropout=0.2, batch_norm_momentum=0.9)
+    new_head = model.get_layer(LOGITS_LAYER).get_weights()
+    origin = load_initial_weights(model, settings("none", init_from="1"), classes)
+    assert ", all but the head, which is new, which began with" in origin
+    for layer in ("Conv1", "block_16_project", "Conv_1_bn"):
+        for mine, theirs in zip(
+            model.get_layer(layer).get_weights(), published.get_layer(layer).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(mine, theirs)
+    for mine, before in zip(model.get_layer(LOGITS_LAYER).get_weights(), new_head, strict=True):
+        np.testing.assert_array_equal(mine, before)
+
+
+def test_a_version_of_another_backbone_is_refused():
+    model = build_classifier("mini_cnn", 10, 32, dropout=0.2, batch_norm_momentum=0.9)
+    with pytest.raises(WeightsError, match=r"1 is a mobilenet_v2; expected a version of the backbone mini_cnn"):
+        load_initial_weights(model, settings("none", init_from="1", backbone="mini_cnn"), SEVEN)
+
+
+@pytest.mark.parametrize(
+    ("head_only", "frozen_layers", "learning"),
+    [(True, 0, 1), (False, 0, None), (False, -1, 1), (False, 10_000, 1), (False, 20, None)],
+)
+def test_the_first_layers_can_be_frozen(classifier, head_only, frozen_layers, learning):
+    set_trainable(classifier, head_only=head_only, frozen_layers=frozen_layers)
+    trainable = [layer.name for layer in classifier.layers if layer.trainable and layer.weights]
+    assert trainable[-1] == LOGITS_LAYER
+    if learning is not None:
+        assert len(trainable) == learning
+    else:
+        expected = [layer.name for layer in classifier.layers[frozen_layers:] if layer.weights]
+        assert trainable == expected
+    set_trainable(classifier, head_only=False, frozen_layers=0)
 
 
 def test_a_broken_model_file_is_refused(classifier, tmp_path):
@@ -142,4 +175,4 @@ def test_a_broken_model_file_is_refused(classifier, tmp_path):
     (tmp_path / "assets.extra/manifest.json").write_text("{}")
     (tmp_path / "assets.extra/model.keras").write_bytes(b"no zip")
     with pytest.raises(WeightsError, match="cannot be gone on from"):
-        load_initial_weights(classifier, settings("none", init_from=str(tmp_path)))
+        load_initial_weights(classifier, settings("none", init_from=str(tmp_path)), SEVEN)

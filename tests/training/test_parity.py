@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 
 from training.augment import to_model_input
-from training.data import load_test, png
-from training.model import CAM_LAYER, logits_model
+from training.backbones import backbone
+from training.datasets import load_test, png
+from training.model import logits_model
 
 VERSION = Path(__file__).resolve().parents[2] / "serving/models/fashion_mnist/1"
 IMAGES = 50
@@ -26,14 +27,14 @@ def keras_model() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def images(keras_model: keras.Model) -> np.ndarray:
-    """The first test images whose Grad-CAM is defined up to rounding: (50, 28, 28).
+    """The first test images whose Grad-CAM is defined up to rounding: (50, 28, 28, 1).
 
     The gradient jumps where a ReLU6's input is 0 or 6. About one image in fifty has, after the CAM layer, a unit so
     near to that point that the last bit decides its side; there even Keras differs between two batch sizes.
     """
     candidates = load_test().images[: 2 * IMAGES]
     relu_inputs = keras.Model(keras_model.input, keras_model.get_layer("out_relu").input)
-    x = relu_inputs.predict(np.asarray(to_model_input(candidates[..., None], 96)), verbose=0)
+    x = relu_inputs.predict(np.asarray(to_model_input(candidates, 96)), verbose=0)
     distance = np.minimum(np.abs(x), np.abs(x - 6)).min(axis=(1, 2, 3))
     smooth = candidates[distance > KINK]
     assert len(smooth) > 0.9 * len(candidates)
@@ -42,7 +43,7 @@ def images(keras_model: keras.Model) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model_inputs(images: np.ndarray) -> np.ndarray:
-    return np.asarray(to_model_input(images[..., None], 96))
+    return np.asarray(to_model_input(images, 96))
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +63,12 @@ def tf_keras_vis_maps(keras_model: keras.Model, model_inputs: np.ndarray) -> np.
 
     model = logits_model(keras_model)
     classes = model.predict(model_inputs, verbose=0).argmax(axis=1).tolist()
+    layer = backbone("mobilenet_v2").cam_layer
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tf-keras-vis names inputs in an old way, on every call
         cam = Gradcam(model)
         score = CategoricalScore(classes)
-        return np.asarray(cam(score, model_inputs, penultimate_layer=CAM_LAYER, expand_cam=False, normalize_cam=False))
+        return np.asarray(cam(score, model_inputs, penultimate_layer=layer, expand_cam=False, normalize_cam=False))
 
 
 def test_probabilities_equal_the_keras_models(signatures, keras_model, model_inputs, images):
@@ -95,7 +97,7 @@ def peak(maps: np.ndarray) -> np.ndarray:
 def test_cams_of_any_test_image(signatures, keras_model):
     """Unfiltered: a kink moves a map by one unit's share, never to another shape, and few have one."""
     candidates = load_test().images[:200]
-    expected = tf_keras_vis_maps(keras_model, np.asarray(to_model_input(candidates[..., None], 96)))
+    expected = tf_keras_vis_maps(keras_model, np.asarray(to_model_input(candidates, 96)))
     outputs = signatures["explain"](image_bytes=tf.constant([png(i) for i in candidates]))
     maps = np.maximum(outputs["cams"].numpy()[np.arange(len(candidates)), outputs["class_id"]], 0.0)
     difference = np.abs(maps / peak(maps) - expected / peak(expected)).max(axis=(1, 2))
@@ -106,7 +108,7 @@ def test_cams_of_any_test_image(signatures, keras_model):
 def test_all_signatures_agree(signatures, images):
     encoded = tf.constant([png(i) for i in images])
     expected = signatures["serving_default"](image_bytes=encoded)["probabilities"].numpy()
-    rgb = np.repeat(images[..., None], 3, axis=-1).astype("float32")
+    rgb = np.repeat(images, 3, axis=-1).astype("float32")
     examples = [
         tf.train.Example(
             features=tf.train.Features(

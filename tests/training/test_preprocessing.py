@@ -11,11 +11,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageDraw, ImageOps
 
-from training.data import load_test
-from training.preprocessing import MAX_PIXELS, SIZE, decode, polarised, to_view
+from training.datasets import load_test
+from training.decoding import MAX_PIXELS, decode
+from training.preprocessing import View, polarised, to_view
+
+SIZE = View().size
 
 _decode = tf.function(decode, input_signature=[tf.TensorSpec([], tf.string)])
-_to_view = tf.function(to_view, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+_to_view = tf.function(lambda image: to_view(image, SIZE), input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
 
 
 def decoded(content: bytes) -> np.ndarray:
@@ -231,7 +234,7 @@ def test_truncated_files_are_refused(file_format, share):
 
 @pytest.fixture(scope="module")
 def official() -> np.ndarray:
-    return load_test().images
+    return load_test().images[..., 0]
 
 
 def test_official_images_are_left_untouched(official):
@@ -328,3 +331,25 @@ def test_noise_gives_whole_numbers_in_range():
         assert np.isfinite(box).all()
         assert 0 <= seen.min() <= seen.max() <= 255
         np.testing.assert_array_equal(seen, np.round(seen))
+
+
+# models of colour images
+
+
+def colour_view(picture: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    seen, box = View("colour", size).of_picture(tf.constant(picture))
+    return seen.numpy(), box.numpy()
+
+
+@pytest.mark.parametrize("size", [(300, 200), (33, 80), (1, 1), (640, 10)])
+def test_a_colour_picture_is_resized_as_pillow_does(size):
+    picture = gradient("RGB", size)
+    seen, box = colour_view(np.asarray(picture), 48)
+    expected = np.asarray(picture.resize((48, 48), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(seen - expected).max() <= 1
+    assert box.tolist() == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_a_colour_picture_of_the_right_size_is_left_as_it_is():
+    picture = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    np.testing.assert_array_equal(colour_view(picture, 48)[0], picture)

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.serving_graph import fold, frozen_core
+from training.datasets import png
+from training.export import write_saved_model
+from training.preprocessing import View
+from training.serving_graph import UNROLLED_CLASSES, fold, frozen_core
 
 layers = keras.layers
 
@@ -163,3 +166,54 @@ def test_maps_are_grad_cam_of_every_class(last, batch):
 def test_a_layer_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="no_such_layer"):
         frozen_core(small_net(), "no_such_layer")
+
+
+def small_model(classes: int, size: int = 24) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((size, size, 3))
+    x = keras.layers.Conv2D(4, 3, strides=4, name="cam")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    logits = keras.layers.Dense(classes, name="logits")(x)
+    return keras.Model(inputs, keras.layers.Activation("softmax", name="probabilities")(logits))
+
+
+def test_a_colour_model_sees_colour_in_every_signature(tmp_path):
+    names, view = ("red", "green", "blue"), View("colour", 16, "torch")
+    write_saved_model(small_model(3), names, tmp_path / "1", "cam", view)
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    encoded = tf.constant([png(picture) for picture in pictures])
+    expected = signatures["serving_default"](image_bytes=encoded)
+    assert {name.decode() for name in expected["class_name"].numpy()} <= set(names)
+    mirrored = signatures["serving_default"](image_bytes=tf.constant([png(p[..., ::-1]) for p in pictures]))
+    assert np.abs(mirrored["probabilities"] - expected["probabilities"]).max() > 1e-3  # red is not blue
+    for outputs in (
+        signatures["explain"](image_bytes=encoded),
+        signatures["images"](images=tf.constant(pictures, tf.float32)),
+        signatures["pixels"](pixels=tf.constant(pictures.reshape(4, -1), tf.float32)),
+    ):
+        np.testing.assert_allclose(outputs["probabilities"], expected["probabilities"], atol=1e-5)
+    seen = signatures["preprocess"](image_bytes=encoded)
+    assert seen["box"].numpy().tolist() == [[0.0, 0.0, 1.0, 1.0]] * 4
+    for view_bytes, picture in zip(seen["view_bytes"].numpy(), pictures, strict=True):
+        np.testing.assert_array_equal(tf.io.decode_png(view_bytes), picture)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"pixels: expected float32 .N, 768., got shape"):
+        signatures["pixels"](pixels=tf.zeros((1, 784)))
+
+
+@pytest.mark.parametrize("classes", [2, UNROLLED_CLASSES, UNROLLED_CLASSES + 1, 200])
+def test_maps_of_few_and_of_many_classes(classes):
+    model = small_model(classes)
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 24, 24, 3)).astype("float32")
+    logits, cams = frozen_core(model, "cam")(tf.constant(images))
+    assert cams.shape == (3, classes, *model.get_layer("cam").output.shape[1:3])
+    network = keras.Model(model.input, [model.get_layer("cam").output, model.get_layer("logits").output])
+    for label in (0, classes - 1):
+        with tf.GradientTape() as tape:
+            activations, expected_logits = network(images)
+            tape.watch(activations)
+            score = keras.Model(model.get_layer("cam").output, model.get_layer("logits").output)(activations)[:, label]
+        alphas = tf.reduce_mean(tape.gradient(score, activations), axis=(1, 2))
+        expected = tf.einsum("nk,nhwk->nhw", alphas, activations)
+        np.testing.assert_allclose(cams[:, label], expected, atol=1e-5)
+        np.testing.assert_allclose(logits, expected_logits, atol=1e-5)
