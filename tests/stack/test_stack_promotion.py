@@ -129,8 +129,8 @@ def test_publish_canary_stable_and_back_with_twenty_requests_a_second(stack, tes
 
 
 def test_a_damaged_version_is_refused_and_what_serves_stays(stack):
-    version = publish(SHIPPED, stack.base_path)
     serving(stack, "promote", "1")
+    version = publish(SHIPPED, stack.base_path)
     config = (stack.checkout / CONFIG).read_text()
     damaged = stack.base_path / str(version) / "assets/classes.txt"
     damaged.write_text("Hat\n")
@@ -142,8 +142,8 @@ def test_a_damaged_version_is_refused_and_what_serves_stays(stack):
 
 
 def test_a_version_that_does_not_load_is_refused_and_the_config_comes_back(stack):
-    version = publish(SHIPPED, stack.base_path)
     serving(stack, "promote", "1")
+    version = publish(SHIPPED, stack.base_path)
     config = (stack.checkout / CONFIG).read_text()
     folder = stack.base_path / str(version)
     (folder / "saved_model.pb").write_bytes(b"no graph")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.augment import to_model_input
+from training.augment import ToModelInput, to_model_input
 from training.backbones import Backbone, BackboneError, backbone, names
 from training.model import build_classifier, logits_model
 from training.serving_graph import frozen_core
@@ -106,6 +106,13 @@ def test_efficientnet_scales_as_its_own_first_layers_would():
     before_stem = keras.Model(scaled.input, scaled.get_layer("stem_conv").input)
     found = to_model_input(pixels, 32, backbone("efficientnet_v2_b0").scaling)
     np.testing.assert_allclose(found, before_stem(pixels), atol=1e-5)
+
+
+def test_the_layer_that_scales_is_restored_as_it_was():
+    layer = ToModelInput(32, "caffe", dtype="float32")
+    restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 28, 28, 1)).astype("float32")
+    np.testing.assert_array_equal(restored(pixels), to_model_input(pixels, 32, "caffe"))
 
 
 def trained_looking(entry: Backbone, image_size: int, images: np.ndarray) -> keras.Model:

@@ -23,7 +23,7 @@ from training.train import main
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 6
-# 62 images in batches of 16: a short last batch; one of everything that is random or looks at the whole batch
+# 62 images in batches of 16: a short last batch
 PRESET = f"""
 backbone = "mini_cnn"
 backbone_weights = "none"
@@ -33,9 +33,6 @@ image_size = 32
 head_epochs = 0
 stages = [{{ image_size = 32, epochs = {EPOCHS} }}]
 early_stopping_patience = {EPOCHS}
-mixup_alpha = 0.2
-mix_off_epochs = 0
-ema_momentum = 0.9
 """
 
 
@@ -67,11 +64,15 @@ def workers(preset: Path, run_dir: Path) -> list[str]:
 def started(command: list[str], run_dir: Path, **environment: str) -> Iterator[subprocess.Popen]:
     """A process on JAX, its output in a log beside the run directory; it and its workers are killed in the end."""
     flags = "--xla_backend_optimization_level=0 " + environment.pop("XLA_FLAGS", "")  # compiles in half the time
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags} | environment
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(run_dir.parent / "compiled"),  # for the same command again
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    environment = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags} | cache | environment
     output = {"stdout": log(run_dir).open("a"), "stderr": subprocess.STDOUT}
     with (
         output["stdout"],
-        subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **output) as process,
+        subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, start_new_session=True, **output) as process,
     ):
         try:
             yield process

@@ -51,6 +51,16 @@ def test_probabilities_are_the_logits_softmax(classifier):
     np.testing.assert_allclose(keras.ops.sum(classifier(images), axis=1), 1.0, atol=1e-5)
 
 
+def test_logits_are_float32_under_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build_classifier("mini_cnn", 7, 32, dropout=0.2, batch_norm_momentum=0.9)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("conv_1").compute_dtype == "bfloat16"
+    assert logits_model(model).output.dtype == model.output.dtype == "float32"
+
+
 def test_weights_of_a_file_arrive(classifier, tmp_path):
     path = tmp_path / "backbone.weights.h5"
     backbone = keras.applications.MobileNetV2(input_shape=(32, 32, 3), include_top=False, weights=None)
@@ -92,6 +102,14 @@ def test_weights_of_another_net_are_refused(classifier, tmp_path):
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(path)
     with pytest.raises(WeightsError, match=r"other\.weights\.h5 does not hold weights of MobileNetV2"):
         load_backbone_weights(classifier, settings(str(path)))
+
+
+def test_a_net_that_keras_has_no_weights_for_says_so():
+    model = build_classifier("resnet18", 7, 32, dropout=0.2, batch_norm_momentum=0.9)
+    with pytest.raises(
+        WeightsError, match=r"Keras has none for ResNet18 \(no top\); expected none, or a Keras weights"
+    ):
+        load_backbone_weights(model, settings("imagenet", backbone="resnet18"))
 
 
 @pytest.mark.filterwarnings("ignore:`input_shape` is undefined or non-square:UserWarning")  # 32 px: 224 px weights

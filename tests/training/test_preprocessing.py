@@ -353,3 +353,23 @@ def test_a_colour_picture_is_resized_as_pillow_does(size):
 def test_a_colour_picture_of_the_right_size_is_left_as_it_is():
     picture = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
     np.testing.assert_array_equal(colour_view(picture, 48)[0], picture)
+
+
+def photo(size: tuple[int, int]) -> Image.Image:
+    """Smooth shapes with grain on them, as a camera makes them: what a coarse decoder or filter would change."""
+    width, height = size
+    grain = np.random.default_rng(0).normal(0, 12, (height, width, 3))
+    return Image.fromarray((np.asarray(gradient("RGB", size)) + grain).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("size", [(500, 375), (120, 161)])
+def test_a_jpeg_is_seen_as_pillow_sees_it(size, subsampling, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(photo(size), "JPEG", quality=85, subsampling=subsampling, exif=exif)
+    seen, _ = View("colour", 96).of_bytes(tf.constant(content))
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    expected = np.asarray(upright.resize((96, 96), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(seen.numpy() - expected).max() <= 1

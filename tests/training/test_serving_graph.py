@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from training.datasets import png
-from training.export import write_saved_model
+from training.export import write_saved_model, write_warmup
 from training.preprocessing import View
 from training.serving_graph import UNROLLED_CLASSES, fold, frozen_core
 
@@ -199,6 +200,28 @@ def test_a_colour_model_sees_colour_in_every_signature(tmp_path):
         np.testing.assert_array_equal(tf.io.decode_png(view_bytes), picture)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"pixels: expected float32 .N, 768., got shape"):
         signatures["pixels"](pixels=tf.zeros((1, 784)))
+
+
+@pytest.mark.parametrize("view", [View(), View("colour", 20, "caffe")])
+def test_the_warm_up_asks_every_signature(view, tmp_path):
+    write_saved_model(small_model(3), ("a", "b", "c"), tmp_path / "1", "cam", view)
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    image = np.random.default_rng(0).integers(0, 256, view.shape, np.uint8)
+    write_warmup(tmp_path / "warmup", "letters", image, view)
+    asked = []
+    for record in tf.data.TFRecordDataset(str(tmp_path / "warmup")).as_numpy_iterator():
+        log = PredictionLog.FromString(record)
+        if log.HasField("classify_log"):
+            request = log.classify_log.request
+            examples = [example.SerializeToString() for example in request.input.example_list.examples]
+            signatures["classify"](inputs=tf.constant(examples))
+        else:
+            request = log.predict_log.request
+            inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+            signatures[request.model_spec.signature_name](**inputs)
+        assert request.model_spec.name == "letters"
+        asked.append(request.model_spec.signature_name)
+    assert sorted(asked) == sorted(signatures)
 
 
 @pytest.mark.parametrize("classes", [2, UNROLLED_CLASSES, UNROLLED_CLASSES + 1, 200])
