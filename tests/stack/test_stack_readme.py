@@ -20,7 +20,7 @@ RUN_ELSEWHERE = {
     "make test": "runs this test",
     "make train": "minutes to hours; test_stack_versions.py trains with the preset smoke",
     "make docker-up": "needs Docker; tests/docker",
-    ".venv/bin/python -m serving (promote|rollback|verify|prune)": "test_stack_promotion.py, over versions of its own",
+    ".venv/bin/python -m serving (promote|rollback|prune)": "test_stack_promotion.py, over versions of its own",
 }
 
 pytestmark = pytest.mark.usefixtures("own_versions")
