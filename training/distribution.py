@@ -88,15 +88,13 @@ def _initialize() -> None:
 def _end_at_once(error: BaseException) -> NoReturn:
     """Ends this process. Python's usual end would wait for the others, which may be dead or wait for this one."""
     sharing = keras.distribution.distribution()
-    told = isinstance(error, OSError | KeyboardInterrupt) or type(error).__module__.startswith("training.")
-    if not told:
+    process = f"process {sharing.data_shard_id} of {sharing.num_processes}"
+    message = f"error: {process} stopped: {str(error) or type(error).__name__}"
+    if not type(error).__module__.startswith("training."):  # those say themselves what to do
         traceback.print_exception(error)
-    print(
-        f"error: process {sharing.data_shard_id} of {sharing.num_processes} stopped: "
-        f"{str(error) or type(error).__name__}\n"
-        "Started again, all processes together, the same command goes on from the last finished epoch.",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        message += "\nStarted again, all processes together, the same command goes on from the last finished epoch."
+    print(message, file=sys.stderr, flush=True)
+    sys.stdout.flush()
     os._exit(130 if isinstance(error, KeyboardInterrupt) else 2)
 
 
@@ -208,7 +206,7 @@ def run_local_workers(workers: int, arguments: Sequence[str]) -> int:
     """Runs training.train as several processes of this host, on its CPU, and waits for all of them.
 
     Returns:
-        The exit status: 0 if all ended well, else that of the first that did not.
+        The exit status: 0 if all ended well, else that of the first that did not, 128 + N for a signal N.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -227,7 +225,8 @@ def run_local_workers(workers: int, arguments: Sequence[str]) -> int:
     for number, process in enumerate(processes):
         print(f"worker {number} is process {process.pid}", flush=True)
     statuses = [process.wait() for process in processes]
-    return next((status for status in statuses if status), 0)
+    failed = next((status for status in statuses if status), 0)
+    return failed if failed >= 0 else 128 - failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
