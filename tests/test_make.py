@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = {"up", "test", "test-serving", "fuzz", "train", "evaluate", "bench", "lint", "docker-up", "clean", "help"}
+TARGETS = {
+    "up",
+    "test",
+    "test-serving",
+    "fuzz",
+    "train",
+    "evaluate",
+    "bench",
+    "bench-training",
+    "lint",
+    "docker-up",
+    "clean",
+    "help",
+}
 
 
 def test_help_lists_every_target():
