@@ -58,7 +58,10 @@ def main(argv: list[str] | None = None) -> int:
         print("\nstopped; the same command goes on from the last finished epoch", file=sys.stderr)
         return 130
     print(f"published as {version_dir} ({gate['reason']})")
-    print("A running server takes it up by itself, unless a version was promoted; then: python -m serving promote")
+    print(
+        "A running server takes it up by itself. Once a version was promoted, it waits for: "
+        f"python -m serving promote {version_dir.name} --model {settings.model_name}"
+    )
     return 0
 
 

@@ -123,7 +123,7 @@ def answers(version_dir: Path, test: Split) -> np.ndarray:
     return np.concatenate(predicted)
 
 
-def test_source(version_dir: Path, dataset: str | None, data_dir: str | None) -> Source:
+def trained_on(version_dir: Path, dataset: str | None, data_dir: str | None) -> Source:
     """Where the test images of a version are: its dataset, split as it was for training.
 
     Args:
@@ -215,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         version_dir = arguments.export or newest_or(arguments.models / arguments.name, arguments.version)
-        test = load_test(test_source(version_dir, arguments.dataset, arguments.data_dir))
+        test = load_test(trained_on(version_dir, arguments.dataset, arguments.data_dir))
         if arguments.export:
             print(table(evaluate_export(arguments.export, test)))
             return 0

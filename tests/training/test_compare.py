@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from training import compare as module
-from training import train as train_module
 from training.compare import compare, measure, parse_model, table
 from training.datasets import Split
 from training.settings import Settings, SettingsError, Stage
@@ -17,11 +16,6 @@ from training.settings import Settings, SettingsError, Stage
 SETTINGS = Settings(
     backbone_weights="none", train_limit=64, batch_size=32, image_size=32, head_epochs=0, stages=(Stage(32, 1),)
 )
-
-
-@pytest.fixture(autouse=True)
-def no_mallopt(monkeypatch):
-    monkeypatch.setattr(train_module, "_keep_freed_memory", lambda: None)  # it would hold for all tests after these
 
 
 def test_a_model_has_settings_of_its_own():

@@ -57,7 +57,6 @@ def small_classifier(
 @pytest.fixture(autouse=True)
 def small_net(monkeypatch):
     monkeypatch.setattr(trainer_module, "build_classifier", small_classifier)
-    monkeypatch.setattr(module, "_keep_freed_memory", lambda: None)  # it would hold for all tests after these
 
 
 def history(run_dir: Path) -> list[dict]:

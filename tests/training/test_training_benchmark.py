@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from training import train as train_module
 from training.benchmark import PROGRESSIVE, THROUGHOUT, main, plans, report, run
 from training.settings import Settings, SettingsError, Stage
 
@@ -20,11 +19,6 @@ SETTINGS = Settings(
     stages=(Stage(14, 1), Stage(28, 2, learning_rate=5e-4)),
     stop_at_accuracy=0.001,
 )
-
-
-@pytest.fixture(autouse=True)
-def no_mallopt(monkeypatch):
-    monkeypatch.setattr(train_module, "_keep_freed_memory", lambda: None)  # it would hold for all tests after these
 
 
 def test_both_plans_have_as_many_epochs_and_one_cosine():

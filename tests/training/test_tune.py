@@ -7,7 +7,6 @@ import csv
 import pytest
 from PIL import Image
 
-from training import train as train_module
 from training import tune
 from training.settings import Settings, SettingsError, Stage
 from training.tune import draws, grid, main, parse_axis, search, table
@@ -22,11 +21,6 @@ SETTINGS = Settings(
     stages=(Stage(28, 1),),
 )
 COLUMNS = ["learning_rate", "batch_size", "val_accuracy", "best_epoch", "epochs", "seconds", "error"]
-
-
-@pytest.fixture(autouse=True)
-def no_mallopt(monkeypatch):
-    monkeypatch.setattr(train_module, "_keep_freed_memory", lambda: None)  # it would hold for all tests after these
 
 
 def test_the_published_grid_can_be_repeated():
