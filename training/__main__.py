@@ -59,8 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     print(f"published as {version_dir} ({gate['reason']})")
     print(
-        "A running server takes it up by itself. Once a version was promoted, it waits for: "
-        f"python -m serving promote {version_dir.name} --model {settings.model_name}"
+        "A running server takes up the next version of a model by itself, until one was promoted. Then, and for a "
+        f"model that is new to it: python -m serving promote {version_dir.name} --model {settings.model_name}"
     )
     return 0
 
