@@ -34,7 +34,7 @@ from training.settings import Settings
 
 _PREPROCESSING = {
     "fashion_mnist": "{size}x{size} grey, light object on black",
-    "colour": "{size}x{size} RGB, resized without keeping the aspect",
+    "colour": "{size}x{size} RGB, the whole picture fitted into a white square",
 }
 LIBRARIES = ("tensorflow", "keras", "numpy", "tensorflow-serving-api")
 

@@ -119,7 +119,8 @@ def _h2load(request: Request, connections: int, seconds: int, body: Path) -> Mea
         return None
     latencies_ms = np.loadtxt(log, dtype=np.int64, ndmin=2)[:, 2] / 1000  # start (us), status, duration (us)
     percentiles = (float(value) for value in np.percentile(latencies_ms, [50, 95, 99]))
-    return Measurement(answered, float(seconds), done - answered, *percentiles)
+    # A call that the end of the run cut between its message and its trailers has an answer and is not done.
+    return Measurement(min(answered, done), float(seconds), max(0, done - answered), *percentiles)
 
 
 def _done_and_data(command: list[str]) -> tuple[int, int]:

@@ -224,6 +224,27 @@ def test_a_killed_run_goes_on_with_the_same_command_on_another_backend(tmp_path)
     assert (run_dir / "model.keras").is_file()
 
 
+def test_smoke_gives_the_same_numbers_twice(tmp_path):
+    """Both at once, so that their threads come in another order each."""
+    command = [sys.executable, "-m", "training.train", "--preset", "smoke", "--set", "train_limit=64", "--run-dir"]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_NUM_INTEROP_THREADS"}
+    run_dirs = [tmp_path / "one", tmp_path / "two"]
+    processes = [
+        subprocess.Popen([*command, str(run_dir)], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        for run_dir in run_dirs
+    ]
+    try:
+        assert [process.wait(timeout=400) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    one, two = ([line | {"seconds": 0} for line in history(run_dir)] for run_dir in run_dirs)
+    assert one == two
+    checkpoints = [checkpoint.load(run_dir / "last.npz") for run_dir in run_dirs]
+    for first, second in zip(*((*weights, *state) for _, weights, state in checkpoints), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
 @pytest.mark.parametrize("name", KERAS_ALONE)
 def test_training_uses_keras_and_numpy_alone(name):
     tree = ast.parse((ROOT / "training" / name).read_text())
