@@ -29,7 +29,7 @@ import tensorflow as tf
 from training import manifest
 from training.augment import to_model_input
 from training.datasets import DataError, Source, load_test
-from training.serving_graph import fold
+from training.folding import fold
 from training.settings import MODELS
 from training.versions import newest_or
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -26,10 +27,11 @@ from tensorflow_serving.apis.prediction_log_pb2 import ClassifyLog, PredictionLo
 
 from training import checkpoint, manifest
 from training.backbones import backbone
+from training.calibration import calibrate
 from training.datasets import TrainingData, load_training, png
 from training.preprocessing import View
 from training.runs import read_settings
-from training.serving_graph import ServedModel
+from training.serving_graph import ServedModel, fine_outputs
 from training.settings import Settings
 
 _PREPROCESSING = {
@@ -60,26 +62,34 @@ def export(run_dir: Path, output: Path) -> Path:
     chosen = backbone(settings.backbone)
     view = View(data.preprocessing, image.shape[0], chosen.scaling)
     model = keras.models.load_model(model_file)
+    calibration = calibrate(model, data.validation, chosen.scaling)
     unfinished = output.with_name(f".{output.name}-unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    write_saved_model(model, data.classes, unfinished, chosen.cam_layer, view)
+    write_saved_model(model, data.classes, unfinished, chosen.cam_layer, view, chosen.fine_layers)
     extra = unfinished / "assets.extra"
     extra.mkdir(exist_ok=True)
-    shutil.copyfile(model_file, extra / "model.keras")
-    write_warmup(extra / "tf_serving_warmup_requests", settings.model_name, image, view)
-    manifest.write(unfinished, describe(run_dir, settings, model, data, view))
+    model.save(extra / "model.keras")
+    write_warmup(extra / "tf_serving_warmup_requests", settings.model_name, image, view, fine=bool(chosen.fine_layers))
+    manifest.write(unfinished, describe(run_dir, settings, model, data, view) | {"calibration": calibration})
     if output.exists():
         shutil.rmtree(output)
     unfinished.rename(output)
     return output
 
 
-def write_saved_model(model: keras.Model, classes: tuple[str, ...], output: Path, cam_layer: str, view: View) -> None:
+def write_saved_model(
+    model: keras.Model,
+    classes: tuple[str, ...],
+    output: Path,
+    cam_layer: str,
+    view: View,
+    fine_layers: Sequence[str] = (),
+) -> None:
     """Writes `model` with all signatures as a SavedModel."""
     with tempfile.TemporaryDirectory() as scratch:
         classes_file = Path(scratch) / "classes.txt"
         classes_file.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-        served = ServedModel(model, classes, str(classes_file), cam_layer, view)
+        served = ServedModel(model, classes, str(classes_file), cam_layer, view, fine_layers)
         tf.saved_model.save(served, str(output), signatures=served.signatures())
     _set_method_name(output, "classify", "tensorflow/serving/classify")
 
@@ -92,7 +102,7 @@ def _set_method_name(directory: Path, signature: str, method_name: str) -> None:
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
 
 
-def write_warmup(path: Path, name: str, image: np.ndarray, view: View) -> None:
+def write_warmup(path: Path, name: str, image: np.ndarray, view: View, *, fine: bool = False) -> None:
     """Writes one warm-up request a signature, replayed by the server before the version is AVAILABLE.
 
     Args:
@@ -100,6 +110,7 @@ def write_warmup(path: Path, name: str, image: np.ndarray, view: View) -> None:
         name: of the model, as it will be served.
         image: uint8 (H, W, 1 or 3), 0..255, any H and W.
         view: the model's.
+        fine: whether there is a signature `explain_fine`.
     """
     encoded = png(image)
     picture = tf.constant(np.broadcast_to(image, (*image.shape[:2], 3)), tf.float32)
@@ -111,6 +122,8 @@ def write_warmup(path: Path, name: str, image: np.ndarray, view: View) -> None:
         "images": {"images": picture[None]},
         "pixels": {"pixels": tf.reshape(pixels, (1, -1))},
     }
+    if fine:
+        inputs["explain_fine"] = inputs["explain"] | {"class_id": tf.constant([-1], tf.int64)}
     with tf.io.TFRecordWriter(str(path)) as writer:
         for signature, tensors in inputs.items():
             request = PredictRequest()
@@ -128,6 +141,7 @@ def write_warmup(path: Path, name: str, image: np.ndarray, view: View) -> None:
 def describe(run_dir: Path, settings: Settings, model: keras.Model, data: TrainingData, view: View) -> dict[str, Any]:
     """What the manifest says beside the hashes, which come last, and the test metrics, which evaluation adds."""
     progress, _, _ = checkpoint.load(run_dir / "best.npz")
+    chosen = backbone(settings.backbone)
     history = (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()
     training = settings.to_dict()
     if settings.backbone_weights not in ("imagenet", "none"):
@@ -151,7 +165,8 @@ def describe(run_dir: Path, settings: Settings, model: keras.Model, data: Traini
         "input_size": settings.image_size,
         "preprocessing": f"{view.preprocessing}: {_PREPROCESSING[view.preprocessing].format(size=view.size)}",
         "view": {"size": view.size, "channels": view.shape[-1], "scaling": view.scaling},
-        "cam_layers": [backbone(settings.backbone).cam_layer],
+        "cam_layers": [chosen.cam_layer],
+        "fine_layers": fine_outputs(model, chosen.fine_layers),
         "backbone": settings.backbone,
         "initial_weights": progress.initial_weights,
         "parameters": model.count_params(),

@@ -1,8 +1,12 @@
-"""The graph that is served: batch norms and paddings folded, variables frozen, preprocessing and signed maps inside.
+"""The graph that is served: batch norms and paddings folded, variables frozen, preprocessing and maps inside.
 
 Grad-CAM (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391) of class c is ReLU(sum_k alpha_kc A_k) with
 alpha_kc = mean over positions of d logit_c / d A_k (equations 1 and 2). The graph returns the sum before ReLU, of
 every class.
+
+LayerCAM (Jiang et al., 2021, https://doi.org/10.1109/TIP.2021.3089943, equations 5 and 6) of class c is
+ReLU(sum_k ReLU(d logit_c / d A_k) A_k), position by position, which holds at layers of finer resolution too. The graph
+returns it of one class an image.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from training.augment import to_model_input
+from training.folding import fold
 from training.model import LOGITS_LAYER
 from training.preprocessing import View
 
@@ -24,149 +29,65 @@ from training.preprocessing import View
 UNROLLED_CLASSES = 32
 
 
-def fold(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """Folds every batch norm that follows a convolution alone, and every zero padding before one, into it.
+def frozen_core(
+    model: keras.Model, cam_layer: str, fine_layers: Sequence[str] = ()
+) -> Callable[[tf.Tensor, tf.Tensor], list[tf.Tensor]]:
+    """The folded, frozen network.
 
-    A batch norm goes into kernel and bias: A' = s * A + t, with s = gamma / sqrt(variance + epsilon) and
-    t = beta - s * mean; A holds the convolution's bias. A padding becomes the convolution's own, where that is the
-    same zeros: it spares a copy of the largest tensors.
-
-    Returns:
-        The same function as `model` in inference; and by name of the folded convolution its t, float32 (channels,),
-        by which its output is shifted against the original's (scaled by s).
-    """
-    consumers = _consumers(model)
-    norms = _foldable_norms(model, consumers)
-    folded_into = {norm.name: convolution.name for convolution, norm in norms}
-    padded = {padding.name: convolution.name for padding, convolution in _foldable_paddings(model, consumers)}
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if layer.name in folded_into or layer.name in padded:
-            return keras.layers.Identity(name=layer.name)
-        config = layer.get_config()
-        if layer.name in folded_into.values():
-            config["use_bias"] = True
-        if layer.name in padded.values():
-            config["padding"] = "same"
-        return layer.__class__.from_config(config)
-
-    def call(layer: keras.layers.Layer, *args, **kwargs):
-        return layer(*args) if layer.name in folded_into else layer(*args, **kwargs)  # a batch norm's mask and training
-
-    folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
-    for layer in model.layers:
-        if layer.weights and layer.name not in folded_into and layer.name not in folded_into.values():
-            folded.get_layer(layer.name).set_weights(layer.get_weights())
-    shifts = {}
-    for convolution, norm in norms:
-        # in double precision, so that only the results are rounded
-        kernel, *rest = (weight.astype("float64") for weight in convolution.get_weights())
-        bias = rest[0] if convolution.use_bias else 0.0
-        mean, variance = (v.numpy().astype("float64") for v in (norm.moving_mean, norm.moving_variance))
-        gamma = norm.gamma.numpy() if norm.scale else np.ones_like(mean)
-        beta = norm.beta.numpy() if norm.center else np.zeros_like(mean)
-        scale = gamma / np.sqrt(variance + norm.epsilon)
-        shift = beta - scale * mean
-        depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
-        per_output = (
-            scale.reshape(kernel.shape[2:]) if depthwise else scale
-        )  # depthwise kernels are (h, w, C, multiplier)
-        folded.get_layer(convolution.name).set_weights([kernel * per_output, shift + scale * bias])
-        shifts[convolution.name] = shift.astype("float32")
-    return folded, shifts
-
-
-def _consumers(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
-    """The layers that read each layer's output, by its name."""
-    consumers: dict[str, list[keras.layers.Layer]] = {}
-    for layer in model.layers:
-        for node in layer._inbound_nodes:
-            for tensor in node.input_tensors:
-                consumers.setdefault(tensor._keras_history.operation.name, []).append(layer)
-    return consumers
-
-
-def _is_convolution(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
-
-
-def _foldable_norms(
-    model: keras.Model, consumers: dict[str, list[keras.layers.Layer]]
-) -> list[tuple[keras.layers.Layer, keras.layers.BatchNormalization]]:
-    """Pairs of a convolution without activation and the batch norm that is its only consumer."""
-    pairs = []
-    for layer in model.layers:
-        following = consumers.get(layer.name, [])
-        linear = getattr(layer, "activation", None) is keras.activations.linear
-        if (
-            _is_convolution(layer)
-            and linear
-            and len(following) == 1
-            and isinstance(following[0], keras.layers.BatchNormalization)
-        ):
-            pairs.append((layer, following[0]))
-    return pairs
-
-
-def _foldable_paddings(
-    model: keras.Model, consumers: dict[str, list[keras.layers.Layer]]
-) -> list[tuple[keras.layers.ZeroPadding2D, keras.layers.Layer]]:
-    """Pairs of a padding and its only consumer, a convolution whose padding "same" would be these zeros."""
-    pairs = []
-    for layer in model.layers:
-        following = consumers.get(layer.name, [])
-        if (
-            isinstance(layer, keras.layers.ZeroPadding2D)
-            and len(following) == 1
-            and _is_convolution(following[0])
-            and following[0].padding == "valid"
-            and layer.padding == _same_padding(layer.input.shape[1:3], following[0])
-        ):
-            pairs.append((layer, following[0]))
-    return pairs
-
-
-def _same_padding(size: Sequence[int | None], convolution: keras.layers.Layer) -> tuple[tuple[int, int], ...] | None:
-    """The zeros before and after each axis that TensorFlow's padding "SAME" adds; None where it hangs on the image."""
-    if None in size or set(convolution.dilation_rate) != {1}:
-        return None
-    totals = [
-        max((-(-length // stride) - 1) * stride + kernel - length, 0)
-        for length, kernel, stride in zip(size, convolution.kernel_size, convolution.strides, strict=True)
-    ]
-    return tuple((total // 2, total - total // 2) for total in totals)
-
-
-def frozen_core(model: keras.Model, cam_layer: str) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """The folded, frozen network: model input (N, S, S, 3) -> logits (N, C), signed Grad-CAM maps (N, C, h, w).
+    Model input (N, S, S, 3) and class ids int64 (N,), -1 for the predicted one -> logits (N, C), signed Grad-CAM maps
+    of every class (N, C, h, w), and a LayerCAM map (N, h, w) of the class asked for from each of `fine_layers`.
 
     One function serves all signatures, so the weights are stored once; TensorFlow prunes maps that nobody asks for.
 
+    Args:
+        model: what build_classifier returns, trained.
+        cam_layer: whose activations Grad-CAM weighs.
+        fine_layers: the same for LayerCAM; their activations are what no batch norm that is folded follows.
+
     Raises:
-        ValueError: the model has no layer `cam_layer`.
+        ValueError: the model has no such layer, or a fine layer is folded.
     """
     folded, shifts = fold(model)
+    if unfit := [name for name in fine_layers if name in shifts]:
+        raise ValueError(f"LayerCAM at {', '.join(unfit)}: a batch norm behind it is folded; name the layer after that")
     activations_tensor = folded.get_layer(cam_layer).output
     reader = _pointwise_reader(folded, cam_layer)
     source_tensor = reader.output if reader else activations_tensor
     logits_tensor = folded.get_layer(LOGITS_LAYER).output
-    network = keras.Model(folded.input, [activations_tensor, source_tensor, logits_tensor])
+    fine_tensors = [folded.get_layer(name).output for name in fine_layers]
+    network = keras.Model(folded.input, [activations_tensor, source_tensor, logits_tensor, *fine_tensors])
     tail = keras.Model(source_tensor, logits_tensor)
     shift = tf.constant(shifts.get(cam_layer, np.zeros(activations_tensor.shape[-1], "float32")))
     size = model.input_shape[1]
 
-    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32)], autograph=False)
-    def core(inputs):
-        activations, source, logits = network(inputs, training=False)  # (N, h, w, K), (N, h, w, J), (N, C)
+    specifications = [tf.TensorSpec([None, size, size, 3], tf.float32), tf.TensorSpec([None], tf.int64)]
+
+    @tf.function(input_signature=specifications, autograph=False)
+    def core(inputs, class_ids):
+        # (N, h, w, K), (N, h, w, J), (N, C)
+        activations, source, logits, *fine = network(inputs, training=False)
         alphas = _mean_gradients(logits, source, tail)  # (N, C, J)
         if reader:  # (N, C, K): linear and the same everywhere, so it may follow the mean, which saves most of the work
             alphas = tf.einsum("ncj,kj->nck", alphas, reader.kernel[0, 0])
         # alpha and shift belong to the folded layer: s cancels, what remains is A' - t
         cams = tf.einsum("nck,nhwk->nchw", alphas, activations - shift)
-        return logits, cams
+        return [logits, cams, *_layer_cams(logits, fine, class_ids)]
 
     # functional control flow, as everywhere in TensorFlow 2: what is lowered cannot be called from a function
     return convert_variables_to_constants_v2(core.get_concrete_function(), lower_control_flow=False)
+
+
+def _layer_cams(logits: tf.Tensor, activations: list[tf.Tensor], class_ids: tf.Tensor) -> list[tf.Tensor]:
+    """LayerCAM (N, h, w) from each of the activations (N, h, w, K), of the class asked for, or predicted where -1."""
+    if not activations:
+        return []
+    class_ids = tf.where(class_ids < 0, tf.argmax(logits, axis=-1), class_ids)
+    # of every image its own logit: no image's logit hangs on another image's activations
+    gradients = tf.gradients(tf.gather(logits, class_ids, batch_dims=1), activations)
+    return [
+        tf.nn.relu(tf.reduce_sum(tf.nn.relu(gradient) * values, axis=-1))
+        for gradient, values in zip(gradients, activations, strict=True)
+    ]
 
 
 def _mean_gradients(logits: tf.Tensor, source: tf.Tensor, tail: keras.Model) -> tf.Tensor:
@@ -215,19 +136,36 @@ class ServedModel(tf.Module):
         classes_file: the same, one a line; it travels with the SavedModel.
         cam_layer: whose activations Grad-CAM weighs.
         view: how pictures become what the model was trained on.
+        fine_layers: whose activations LayerCAM weighs. Where there are any there is a signature `explain_fine`, with
+            an output `map_<height>` for each.
     """
 
-    def __init__(self, model: keras.Model, classes: Sequence[str], classes_file: str, cam_layer: str, view: View):
+    def __init__(
+        self,
+        model: keras.Model,
+        classes: Sequence[str],
+        classes_file: str,
+        cam_layer: str,
+        view: View,
+        fine_layers: Sequence[str] = (),
+    ):
         super().__init__()
-        self._core = frozen_core(model, cam_layer)
+        self._core = frozen_core(model, cam_layer, fine_layers)
+        self._fine_names = list(fine_outputs(model, fine_layers))
         self._image_size = model.input_shape[1]
         self._classes = tf.constant(list(classes))
         self._classes_file = tf.saved_model.Asset(classes_file)  # travels as assets/classes.txt
         self._view = view
 
     def _classified(self, views: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """views: float32 (N, S, S, 1 or 3) -> the three outputs of serving_default, and the maps."""
-        logits, cams = self._core(to_model_input(views, self._image_size, self._view.scaling))
+        """views: float32 (N, S, S, 1 or 3) -> the three outputs of serving_default, and Grad-CAM of every class."""
+        outputs, cams, *_ = self._explained(views, tf.fill(tf.shape(views)[:1], tf.constant(-1, tf.int64)))
+        return outputs, cams
+
+    def _explained(self, views: tf.Tensor, class_ids: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, ...]:
+        """views: float32 (N, S, S, 1 or 3), class_ids: int64 (N,) -> the same, and LayerCAM from each fine layer."""
+        inputs = to_model_input(views, self._image_size, self._view.scaling)
+        logits, *maps = self._core(inputs, class_ids)
         probabilities = tf.nn.softmax(logits)
         class_id = tf.argmax(logits, axis=-1)
         outputs = {
@@ -235,7 +173,7 @@ class ServedModel(tf.Module):
             "class_name": tf.gather(self._classes, class_id),
             "probabilities": probabilities,
         }
-        return outputs, cams
+        return outputs, *maps
 
     def _views(self, image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.map_fn(
@@ -250,6 +188,24 @@ class ServedModel(tf.Module):
     def _explain(self, image_bytes):
         outputs, cams = self._classified(self._views(image_bytes)[0])
         return outputs | {"cams": cams}
+
+    def _explain_fine(self, image_bytes, class_id):
+        class_id = _shaped(class_id, (None,), "class_id", "int64 (N,)")
+        count, classes = tf.size(image_bytes), len(self._classes)
+        one_each = [
+            tf.debugging.Assert(
+                tf.size(class_id) == count,
+                ["class_id: expected one an image,", count, "in all, got", tf.size(class_id)],
+            ),
+            tf.debugging.Assert(
+                tf.reduce_all((class_id >= -1) & (class_id < classes)),
+                [f"class_id: expected 0..{classes - 1}, or -1 for the predicted class, got", class_id],
+            ),
+        ]
+        with tf.control_dependencies(one_each):
+            image_bytes = tf.identity(image_bytes)
+        outputs, _, *maps = self._explained(self._views(image_bytes)[0], class_id)
+        return outputs | dict(zip(self._fine_names, maps, strict=True))
 
     def _images(self, images):
         images = _in_range(_shaped(images, (None, None, None, 3), "images", "float32 (N, H, W, 3)"), "images")
@@ -284,21 +240,27 @@ class ServedModel(tf.Module):
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """The signatures by name."""
         image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
-        return {
-            name: tf.function(function, input_signature=[specification]).get_concrete_function()
-            for name, function, specification in (
-                ("serving_default", self._serving_default, image_bytes),
-                ("explain", self._explain, image_bytes),
-                ("images", self._images, tf.TensorSpec([None, None, None, 3], tf.float32, name="images")),
-                (
-                    "pixels",
-                    self._pixels,
-                    tf.TensorSpec([None, math.prod(self._view.shape)], tf.float32, name="pixels"),
-                ),
-                ("classify", self._classify, tf.TensorSpec([None], tf.string, name="inputs")),
-                ("preprocess", self._preprocess, image_bytes),
-            )
+        pixel_count = math.prod(self._view.shape)
+        named = {
+            "serving_default": (self._serving_default, image_bytes),
+            "explain": (self._explain, image_bytes),
+            "images": (self._images, tf.TensorSpec([None, None, None, 3], tf.float32, name="images")),
+            "pixels": (self._pixels, tf.TensorSpec([None, pixel_count], tf.float32, name="pixels")),
+            "classify": (self._classify, tf.TensorSpec([None], tf.string, name="inputs")),
+            "preprocess": (self._preprocess, image_bytes),
         }
+        if self._fine_names:
+            class_id = tf.TensorSpec([None], tf.int64, name="class_id")
+            named["explain_fine"] = (self._explain_fine, image_bytes, class_id)
+        return {
+            name: tf.function(function, input_signature=specifications).get_concrete_function()
+            for name, (function, *specifications) in named.items()
+        }
+
+
+def fine_outputs(model: keras.Model, fine_layers: Sequence[str]) -> dict[str, str]:
+    """The layer behind each output of `explain_fine` that is a map, by the output's name."""
+    return {f"map_{model.get_layer(name).output.shape[1]}": name for name in fine_layers}
 
 
 def _shaped(values: tf.Tensor, shape: tuple[int | None, ...], name: str, expected: str) -> tf.Tensor:

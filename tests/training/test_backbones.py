@@ -146,6 +146,7 @@ def trained_looking(entry: Backbone, image_size: int, images: np.ndarray) -> ker
 )
 def test_the_frozen_network_equals_keras_and_tf_keras_vis(name, image_size):
     from tf_keras_vis.gradcam import Gradcam
+    from tf_keras_vis.layercam import Layercam
     from tf_keras_vis.utils.scores import CategoricalScore
 
     entry = backbone(name)
@@ -153,21 +154,30 @@ def test_the_frozen_network_equals_keras_and_tf_keras_vis(name, image_size):
     images = np.asarray(to_model_input(pixels, image_size, entry.scaling))
     model = trained_looking(entry, image_size, images)
     images = images[:2]
-    logits, cams = frozen_core(model, entry.cam_layer)(tf.constant(images))
+    core = frozen_core(model, entry.cam_layer, entry.fine_layers)
+    logits, cams, *_ = core(tf.constant(images), tf.constant([-1, -1], tf.int64))
     np.testing.assert_allclose(tf.nn.softmax(logits), model(images, training=False), atol=1e-4)
     assert cams.shape[2:] == model.get_layer(entry.cam_layer).output.shape[1:3]
 
-    cam = Gradcam(logits_model(model))
+    engines = Gradcam(logits_model(model)), Layercam(logits_model(model))
     for label in range(CLASSES):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tf-keras-vis names inputs in an old way, on every call
-            # as it is: by default it looks for a convolution before a layer that is none
-            options = {"penultimate_layer": entry.cam_layer, "seek_penultimate_conv_layer": False}
-            score = CategoricalScore(label)
-            expected = cam(score, images, expand_cam=False, normalize_cam=False, **options)
-        maps, expected = np.maximum(cams[:, label], 0.0), np.asarray(expected)
-        peaks = np.maximum(expected.max(axis=(1, 2), keepdims=True), np.abs(cams).max() / 100)  # some are black
-        # fifty batch norms of a net that was never trained multiply what is rounded; test_parity.py has a trained one
-        np.testing.assert_allclose(maps / peaks, expected / peaks, atol=1e-3)
+        fine = core(tf.constant(images), tf.constant([label, label], tf.int64))[2:]
+        ours = [
+            (0, entry.cam_layer, cams[:, label]),
+            *((1, *both) for both in zip(entry.fine_layers, fine, strict=True)),
+        ]
+        for engine, layer, maps in ours:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # tf-keras-vis names inputs in an old way, on every call
+                # as it is: by default it looks for a convolution before a layer that is none
+                options = {"penultimate_layer": layer, "seek_penultimate_conv_layer": False}
+                score = CategoricalScore(label)
+                expected = engines[engine](score, images, expand_cam=False, normalize_cam=False, **options)
+            maps, expected = np.maximum(maps, 0.0), np.asarray(expected)
+            highest = max(np.abs(cams).max() if engine == 0 else maps.max(), 1e-6)
+            peaks = np.maximum(expected.max(axis=(1, 2), keepdims=True), highest / 100)  # some are black
+            # fifty batch norms of a net that was never trained multiply what is rounded; test_parity.py has a trained
+            # one
+            np.testing.assert_allclose(maps / peaks, expected / peaks, atol=1e-3)
     assert (cams.numpy() > 0).any()
     assert (cams.numpy() < 0).any()

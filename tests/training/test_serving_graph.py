@@ -10,8 +10,9 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from training.datasets import png
 from training.export import write_saved_model, write_warmup
+from training.folding import fold
 from training.preprocessing import View
-from training.serving_graph import UNROLLED_CLASSES, fold, frozen_core
+from training.serving_graph import UNROLLED_CLASSES, fine_outputs, frozen_core
 
 layers = keras.layers
 
@@ -39,9 +40,9 @@ def head(x: keras.KerasTensor) -> keras.KerasTensor:
 def small_net(last: str = "pointwise") -> keras.Model:
     inputs = keras.Input((16, 16, 3))
     x = layers.Conv2D(6, 3, strides=2, use_bias=False, name="plain")(inputs)
-    x = layers.ReLU(6.0)(layers.BatchNormalization(name="plain_bn")(x))
-    x = layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", name="depthwise")(x)
-    x = layers.ReLU()(layers.BatchNormalization(scale=False, name="depthwise_bn")(x))
+    x = layers.ReLU(6.0, name="early")(layers.BatchNormalization(name="plain_bn")(x))
+    x = layers.DepthwiseConv2D(3, strides=2, depth_multiplier=2, padding="same", name="depthwise")(x)
+    x = layers.ReLU(name="late")(layers.BatchNormalization(scale=False, name="depthwise_bn")(x))
     x = layers.Conv2D(5, 1, name="cam")(x)  # linear and with a bias, as block_16_project is linear
     x = layers.BatchNormalization(center=False, name="cam_bn")(x)
     if last == "pointwise":
@@ -145,6 +146,11 @@ def test_the_original_is_not_changed():
         np.testing.assert_array_equal(one, other)
 
 
+def predicted(count: int) -> tf.Tensor:
+    """What asks for the predicted class of each of so many images."""
+    return tf.fill([count], tf.constant(-1, tf.int64))
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("last", ["pointwise", "wide", "none"])
 def test_maps_are_grad_cam_of_every_class(last, batch):
@@ -158,10 +164,40 @@ def test_maps_are_grad_cam_of_every_class(last, batch):
     for logit in per_class:
         alphas = tf.reduce_mean(tape.gradient(logit, activations), axis=(1, 2), keepdims=True)
         expected.append(tf.reduce_sum(alphas * activations, axis=-1))
-    found_logits, found = frozen_core(model, "cam")(sent)
+    found_logits, found = frozen_core(model, "cam")(sent, predicted(batch))
     np.testing.assert_allclose(found_logits, logits, atol=1e-4)
     np.testing.assert_allclose(found, np.stack(expected, axis=1), atol=1e-4)
     assert np.abs(found).max() > 0.01
+
+
+FINE = ("early", "late")  # the ReLUs of small_net
+
+
+@pytest.mark.parametrize("asked", [[-1, -1, -1], [2, 0, 2], [-1, 3, 0]])
+def test_fine_maps_are_layer_cam_of_the_class_asked_for(asked):
+    model = small_net()
+    sent = tf.constant(images(3))
+    of_layers = keras.Model(
+        model.input, [*(model.get_layer(name).output for name in FINE), model.get_layer("logits").output]
+    )
+    with tf.GradientTape(persistent=True) as tape:
+        *activations, logits = of_layers(sent)
+        ids = np.where(np.array(asked) < 0, np.argmax(logits, axis=1), asked)
+        score = tf.reduce_sum(tf.gather(logits, ids, batch_dims=1))
+    _, _, *found = frozen_core(model, "cam", FINE)(sent, tf.constant(asked, tf.int64))
+    for values, maps in zip(activations, found, strict=True):
+        weights = tf.nn.relu(tape.gradient(score, values))
+        np.testing.assert_allclose(maps, tf.nn.relu(tf.reduce_sum(weights * values, axis=-1)), atol=1e-4)
+        assert np.max(maps) > 0.01
+
+
+def test_outputs_are_named_by_the_height_of_the_map():
+    assert fine_outputs(small_net(), FINE) == {"map_7": "early", "map_4": "late"}
+
+
+def test_layer_cam_wants_a_layer_that_is_not_folded():
+    with pytest.raises(ValueError, match="LayerCAM at plain: a batch norm behind it is folded"):
+        frozen_core(small_net(), "cam", ("plain",))
 
 
 def test_a_layer_that_is_not_there_is_named():
@@ -173,7 +209,7 @@ def small_model(classes: int, size: int = 24) -> keras.Model:
     keras.utils.set_random_seed(1)
     inputs = keras.Input((size, size, 3))
     x = keras.layers.Conv2D(4, 3, strides=4, name="cam")(inputs)
-    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU(name="fine")(x))
     logits = keras.layers.Dense(classes, name="logits")(x)
     return keras.Model(inputs, keras.layers.Activation("softmax", name="probabilities")(logits))
 
@@ -184,7 +220,7 @@ COLOURS, COLOUR_VIEW = ("red", "green", "blue"), View("colour", 16, "torch")
 @pytest.fixture(scope="module")
 def signatures(tmp_path_factory):
     version = tmp_path_factory.mktemp("colours") / "1"
-    write_saved_model(small_model(3), COLOURS, version, "cam", COLOUR_VIEW)
+    write_saved_model(small_model(3, 16), COLOURS, version, "cam", COLOUR_VIEW, ["fine"])
     return tf.saved_model.load(str(version)).signatures
 
 
@@ -209,9 +245,34 @@ def test_a_colour_model_sees_colour_in_every_signature(signatures):
         signatures["pixels"](pixels=tf.zeros((1, 784)))
 
 
+def test_explain_fine_answers_as_serving_default_and_with_the_map_of_a_class(signatures):
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    encoded = tf.constant([png(picture) for picture in pictures])
+    expected = signatures["serving_default"](image_bytes=encoded)
+
+    def asked(class_id):
+        return signatures["explain_fine"](image_bytes=encoded, class_id=tf.constant(class_id, tf.int64))
+
+    found = asked([-1, 0, 2])
+    assert set(found) == {"class_id", "class_name", "probabilities", "map_4"}
+    assert found["map_4"].shape == (3, 4, 4)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])
+    of_predicted = asked(expected["class_id"].numpy().tolist())["map_4"]
+    np.testing.assert_array_equal(asked([-1] * 3)["map_4"], of_predicted)
+    assert np.abs(asked([0] * 3)["map_4"] - asked([2] * 3)["map_4"]).max() > 1e-3
+    for class_id, message in (
+        ([0, 3, 0], r"class_id: expected 0\.\.2, or -1 for the predicted class, got"),
+        ([0, -2, 0], r"class_id: expected 0\.\.2"),
+        ([0, 1], r"class_id: expected one an image"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            asked(class_id)
+
+
 def test_the_warm_up_asks_every_signature(signatures, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    write_warmup(tmp_path / "warmup", "colours", image, COLOUR_VIEW)
+    write_warmup(tmp_path / "warmup", "colours", image, COLOUR_VIEW, fine=True)
     asked = []
     for record in tf.data.TFRecordDataset(str(tmp_path / "warmup")).as_numpy_iterator():
         log = PredictionLog.FromString(record)
@@ -232,7 +293,7 @@ def test_the_warm_up_asks_every_signature(signatures, tmp_path):
 def test_maps_of_few_and_of_many_classes(classes):
     model = small_model(classes)
     images = np.random.default_rng(0).uniform(-1, 1, (3, 24, 24, 3)).astype("float32")
-    logits, cams = frozen_core(model, "cam")(tf.constant(images))
+    logits, cams = frozen_core(model, "cam")(tf.constant(images), predicted(3))
     assert cams.shape == (3, classes, *model.get_layer("cam").output.shape[1:3])
     network = keras.Model(model.input, [model.get_layer("cam").output, model.get_layer("logits").output])
     for label in (0, classes - 1):

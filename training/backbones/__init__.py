@@ -38,6 +38,8 @@ class Backbone:
     cam_layer: str  # whose activations Grad-CAM weighs: the last ones that still say where
     image_size: int  # pixels, where it is at home
     min_image_size: int
+    # whose activations LayerCAM weighs: finer than cam_layer's, behind a ReLU
+    fine_layers: tuple[str, ...]
     head: Literal["average", "flatten"] = "average"  # of positions, before the logits
     # Sizes with the same value have weights of the same shapes.
     weights_depend_on: Callable[[int], int | bool | None] = lambda image_size: None
@@ -81,33 +83,40 @@ _BACKBONES = {
         Backbone(
             "mobilenet_v2", "MobileNetV2 (alpha 1.0, no top)", _application(applications.MobileNetV2),
             imagenet=True, scaling="tf", cam_layer="block_16_project", image_size=96, min_image_size=32,
+            fine_layers=("block_13_expand_relu", "block_6_expand_relu"),
         ),
         Backbone(
             "resnet18", "ResNet18 (no top)", resnet18,
             imagenet=False, scaling="torch", cam_layer="conv5_block2_out", image_size=64, min_image_size=16,
+            fine_layers=("conv4_block2_out", "conv3_block2_out"),
             weights_depend_on=lambda image_size: image_size <= SMALL_IMAGE,
         ),
         Backbone(
             "resnet50", "ResNet50 (no top)", _application(applications.ResNet50),
             imagenet=True, scaling="caffe", cam_layer="conv5_block3_out", image_size=224, min_image_size=32,
+            fine_layers=("conv4_block6_out", "conv3_block4_out"),
         ),
         Backbone(
             "vgg16", "VGG16 (no top)", _application(applications.VGG16),
             imagenet=True, scaling="caffe", cam_layer="block5_conv3", image_size=224, min_image_size=32,
+            fine_layers=("block4_conv3", "block3_conv3"),
         ),
         Backbone(
             "efficientnet_v2_b0", "EfficientNetV2B0 (no top)",
             _application(applications.EfficientNetV2B0, include_preprocessing=False),
             imagenet=True, scaling="torch", cam_layer="top_activation", image_size=224, min_image_size=32,
+            fine_layers=("block6a_expand_activation", "block4a_expand_activation"),
         ),
         Backbone(
             "tiny_vgg", "TinyVGG (no top)", tiny_vgg,
             imagenet=False, scaling="tf", cam_layer="relu_2_2", image_size=64, min_image_size=16,
+            fine_layers=("relu_1_2",),
             head="flatten", weights_depend_on=lambda image_size: image_size,
         ),
         Backbone(
             "mini_cnn", "mini_cnn", mini_cnn,
             imagenet=False, scaling="tf", cam_layer="relu_3", image_size=32, min_image_size=8,
+            fine_layers=("relu_2", "relu_1"),
         ),
     )
 }  # fmt: skip
