@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shipped import VERSION
 from stack_helpers import MAKE_UP, READY, Stack, checkout, processes_in, running, wait_until
 
 _own_dataset = Path(__file__).resolve().parents[1] / ".venv" / "fashion-mnist"  # unpacked by prepare.py
@@ -28,14 +29,15 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def own_versions(stack) -> Iterator[None]:
-    """What these tests publish is gone after them, and version 1 answers again: a rollback."""
+    """What these tests publish is gone after them, and the version that ships answers again: a rollback."""
     yield
     for path in stack.base_path.iterdir():
-        if path.name != "1":
+        if path.name != str(VERSION):
             shutil.rmtree(path)
     with stack.client() as client:
         wait_until(
-            lambda: any(one.version == 1 and one.available for one in client.status()), "version 1 did not come back"
+            lambda: any(one.version == VERSION and one.available for one in client.status()),
+            f"version {VERSION} did not come back",
         )
 
 

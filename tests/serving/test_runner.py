@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack_helpers import ROOT, bare_environment, kill_all_in, processes_in, wait_until
+from shipped import ROOT
+from stack_helpers import bare_environment, kill_all_in, processes_in, wait_until
 
 from serving.runner import parse_procfile
 

@@ -6,7 +6,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from stack_helpers import PORTS, SHIPPED, free_ports
+from shipped import SHIPPED
+from stack_helpers import PORTS, free_ports
 
 from serving import models_config, up
 from serving.client.environment import connection

@@ -21,12 +21,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from shipped import ROOT, SHIPPED
 
 from serving.client import ServingClient
 from serving.client.grpc import GrpcServingClient
 
-ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ROOT / "serving/models/fashion_mnist/1"
 PATIENCE_S = 240
 READY = "stop      Ctrl-C"  # the last line that serving/ready.py prints
 PORTS = ["GATEWAY_PORT", "SERVING_GRPC_PORT", "SERVING_REST_PORT", "UI_PORT"]

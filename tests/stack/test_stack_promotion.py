@@ -12,18 +12,20 @@ import browser_steps as steps
 import pytest
 import requests
 from playwright.sync_api import expect
-from stack_helpers import PASSWORD, SHIPPED, b64, bare_environment, flowing, png, wait_until
+from shipped import SHIPPED, VERSION
+from stack_helpers import PASSWORD, b64, bare_environment, flowing, png, wait_until
 
 from training import manifest
 from training.publish import publish
 
+NEXT = VERSION + 1
 PACE_S = 0.15  # three flows at this pace are 20 requests a second
 CONFIG = "serving/config/models.config"
 
 
 @pytest.fixture(autouse=True)
 def shipped_config(stack) -> Iterator[None]:
-    """Afterwards everything is as it was shipped: a config without labels, and version 1."""
+    """Afterwards everything is as it was shipped: a config without labels, and the version that ships."""
     files = [stack.checkout / CONFIG, stack.checkout / "serving/config/local/models.config"]
     texts = [file.read_text() for file in files]
     yield
@@ -35,9 +37,9 @@ def shipped_config(stack) -> Iterator[None]:
         wait_until(
             lambda label=label: answering(stack, f"/labels/{label}") is None, "the shipped config did not come back"
         )
-    for version in set(on_disk(stack)) - {1}:
+    for version in set(on_disk(stack)) - {VERSION}:
         shutil.rmtree(stack.base_path / str(version))
-    wait_until(lambda: available(stack) == [1], "version 1 did not come back")
+    wait_until(lambda: available(stack) == [VERSION], f"version {VERSION} did not come back")
 
 
 def on_disk(stack) -> list[int]:
@@ -78,8 +80,8 @@ def answering(stack, path: str = "") -> int | None:
 
 def test_publish_canary_stable_and_back_with_twenty_requests_a_second(stack, test_images):
     picture = png(test_images[1])
-    assert "version 1 of fashion_mnist is stable" in serving(stack, "promote", "1")
-    assert "stable already" in serving(stack, "promote", "1")
+    assert f"version {VERSION} of fashion_mnist is stable" in serving(stack, "promote", str(VERSION))
+    assert "stable already" in serving(stack, "promote", str(VERSION))
     by_label = f"{stack.url}/v1/models/fashion_mnist/labels/stable:predict"
     body = {"instances": [b64(picture)]}
     with (
@@ -93,43 +95,42 @@ def test_publish_canary_stable_and_back_with_twenty_requests_a_second(stack, tes
             paced(lambda: latest.predict(picture)),
         ) as five_more,
     ):
-        assert publish(SHIPPED, stack.base_path) == 2
+        assert publish(SHIPPED, stack.base_path) == NEXT
         time.sleep(2.5)  # more than two polls: a version that nobody promoted is left alone
-        assert (available(stack), answering(stack)) == ([1], 1)
+        assert (available(stack), answering(stack)) == ([VERSION], VERSION)
 
-        said = serving(stack, "promote", "2", "--label", "canary")
-        assert "requests without a label go to version 2" in said
-        assert (answering(stack, "/labels/stable"), answering(stack, "/labels/canary")) == (1, 2)
-        assert (stable.predict(picture)[0].version, latest.predict(picture)[0].version) == (1, 2)
+        said = serving(stack, "promote", str(NEXT), "--label", "canary")
+        assert f"requests without a label go to version {NEXT}" in said
+        assert (answering(stack, "/labels/stable"), answering(stack, "/labels/canary")) == (VERSION, NEXT)
+        assert (stable.predict(picture)[0].version, latest.predict(picture)[0].version) == (VERSION, NEXT)
         five_more()
 
-        serving(stack, "promote", "2")
-        assert (answering(stack, "/labels/stable"), answering(stack), available(stack)) == (2, 2, [2])
-        assert stable.predict(picture)[0].version == 2
+        serving(stack, "promote", str(NEXT))
+        assert (answering(stack, "/labels/stable"), answering(stack), available(stack)) == (NEXT, NEXT, [NEXT])
+        assert stable.predict(picture)[0].version == NEXT
         five_more()
         rows = [line.split() for line in serving(stack, "status").splitlines()]
-        assert ["2", "AVAILABLE", "stable", "yes", "OK"] in rows
+        assert [str(NEXT), "AVAILABLE", "stable", "yes", "OK"] in rows
         answer = json.loads(serving(stack, "status", "--json"))
-        assert (
-            answer["versions"][0] | {"version": 2, "state": "AVAILABLE", "labels": ["stable"]} == answer["versions"][0]
-        )
+        expected = {"version": NEXT, "state": "AVAILABLE", "labels": ["stable"]}
+        assert answer["versions"][0] | expected == answer["versions"][0]
 
-        assert "back to version 1" in serving(stack, "rollback")
-        assert (answering(stack, "/labels/stable"), answering(stack), available(stack)) == (1, 1, [1])
+        assert f"back to version {VERSION}" in serving(stack, "rollback")
+        assert (answering(stack, "/labels/stable"), answering(stack), available(stack)) == (VERSION, VERSION, [VERSION])
         five_more()
     log = (stack.checkout / "serving/config/promotions.jsonl").read_text().splitlines()
     moves = [(entry["label"], entry["from"], entry["to"], entry["command"]) for entry in map(json.loads, log)]
     assert moves == [
-        ("stable", None, 1, "promote 1"),
-        ("canary", None, 2, "promote 2 --label canary"),
-        ("stable", 1, 2, "promote 2"),
-        ("stable", 2, 1, "rollback"),
+        ("stable", None, VERSION, f"promote {VERSION}"),
+        ("canary", None, NEXT, f"promote {NEXT} --label canary"),
+        ("stable", VERSION, NEXT, f"promote {NEXT}"),
+        ("stable", NEXT, VERSION, "rollback"),
     ]
     assert "no earlier one" in serving(stack, "rollback", code=7)
 
 
 def test_a_damaged_version_is_refused_and_what_serves_stays(stack):
-    serving(stack, "promote", "1")
+    serving(stack, "promote", str(VERSION))
     version = publish(SHIPPED, stack.base_path)
     config = (stack.checkout / CONFIG).read_text()
     damaged = stack.base_path / str(version) / "assets/classes.txt"
@@ -138,11 +139,11 @@ def test_a_damaged_version_is_refused_and_what_serves_stays(stack):
         assert "assets/classes.txt (changed)" in serving(stack, "promote", str(version), *force, code=7)
     serving(stack, "verify", str(version), code=7)
     assert (stack.checkout / CONFIG).read_text() == config
-    assert available(stack) == [1]
+    assert available(stack) == [VERSION]
 
 
 def test_a_version_that_does_not_load_is_refused_and_the_config_comes_back(stack):
-    serving(stack, "promote", "1")
+    serving(stack, "promote", str(VERSION))
     version = publish(SHIPPED, stack.base_path)
     config = (stack.checkout / CONFIG).read_text()
     folder = stack.base_path / str(version)
@@ -150,17 +151,20 @@ def test_a_version_that_does_not_load_is_refused_and_the_config_comes_back(stack
     manifest.write(folder, manifest.read(folder))  # intact, as far as its manifest goes
     assert "did not load" in serving(stack, "promote", str(version), code=7)
     assert (stack.checkout / CONFIG).read_text() == config
-    assert available(stack) == [1]
+    assert available(stack) == [VERSION]
 
 
 def test_old_versions_are_pruned_but_none_in_service(stack):
-    serving(stack, "promote", "1")
+    serving(stack, "promote", str(VERSION))
     for _ in range(3):
         publish(SHIPPED, stack.base_path)
-    assert "deleted of fashion_mnist: 2, 3; on disk: 1, 4" in serving(stack, "prune", "--keep", "1")
-    assert "deleted of fashion_mnist: 1; on disk: 4" in serving(stack, "promote", "4", "--keep", "1")
-    assert answering(stack) == 4
-    shutil.copytree(SHIPPED, stack.base_path / "1")
+    last = NEXT + 2
+    said = serving(stack, "prune", "--keep", "1")
+    assert f"deleted of fashion_mnist: {NEXT}, {NEXT + 1}; on disk: {VERSION}, {last}" in said
+    said = serving(stack, "promote", str(last), "--keep", "1")
+    assert f"deleted of fashion_mnist: {VERSION}; on disk: {last}" in said
+    assert answering(stack) == last
+    shutil.copytree(SHIPPED, stack.base_path / SHIPPED.name)
 
 
 @pytest.fixture
@@ -178,7 +182,7 @@ def test_a_second_model_comes_into_the_running_stack(stack, test_images, second)
     for connect in (stack.client, stack.grpc_client):
         with connect(model=second, label="stable") as client:
             assert client.predict(png(test_images[0]))[0].version == 1
-    assert answering(stack) == 1
+    assert answering(stack) == VERSION
     if steps.find_chromium() is None:
         return
     with steps.browser() as chromium:

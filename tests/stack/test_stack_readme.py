@@ -9,7 +9,8 @@ import subprocess
 
 import pytest
 from PIL import Image
-from stack_helpers import ROOT, SHIPPED, bare_environment
+from shipped import ROOT, SHIPPED
+from stack_helpers import bare_environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MANIFEST = SHIPPED / "assets.extra/manifest.json"

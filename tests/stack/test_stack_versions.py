@@ -8,7 +8,8 @@ import sys
 
 import pytest
 import requests
-from stack_helpers import ROOT, SHIPPED, b64, flowing, png, wait_until
+from shipped import ROOT, SHIPPED
+from stack_helpers import b64, flowing, png, wait_until
 
 from training.publish import publish
 

@@ -7,6 +7,7 @@ import hashlib
 import keras
 import numpy as np
 import pytest
+from shipped import SHIPPED, VERSION
 
 from training import manifest
 from training.model import (
@@ -18,7 +19,7 @@ from training.model import (
     logits_model,
     set_trainable,
 )
-from training.settings import MODELS, Settings, Stage
+from training.settings import Settings, Stage
 
 SEVEN = tuple("abcdefg")
 
@@ -125,11 +126,11 @@ def test_a_failed_download_names_three_ways_on(classifier, monkeypatch):
 
 
 def test_a_published_version_is_gone_on_from_with_all_its_weights():
-    described = manifest.read(MODELS / "fashion_mnist/1")
-    published = keras.models.load_model(MODELS / "fashion_mnist/1/assets.extra/model.keras")
+    described = manifest.read(SHIPPED)
+    published = keras.models.load_model(SHIPPED / "assets.extra/model.keras")
     model = build_classifier("mobilenet_v2", 10, 32, dropout=0.2, batch_norm_momentum=0.9)
-    origin = load_initial_weights(model, settings("none", init_from="1"), described["classes"])
-    assert origin.startswith(f"version 1 of fashion_mnist, created {described['created']}, model.keras sha256 ")
+    origin = load_initial_weights(model, settings("none", init_from=str(VERSION)), described["classes"])
+    assert origin.startswith(f"version {VERSION} of fashion_mnist, created {described['created']}, model.keras sha256 ")
     assert described["files"]["assets.extra/model.keras"] in origin
     assert origin.endswith(described["initial_weights"])
     for mine, theirs in zip(model.get_weights(), published.get_weights(), strict=True):
@@ -150,10 +151,10 @@ def test_a_missing_version_is_named(classifier, choice):
 
 @pytest.mark.parametrize("classes", [SEVEN, tuple("abcdefghij")])
 def test_a_version_with_other_classes_gives_all_but_the_head(classes):
-    published = keras.models.load_model(MODELS / "fashion_mnist/1/assets.extra/model.keras")
+    published = keras.models.load_model(SHIPPED / "assets.extra/model.keras")
     model = build_classifier("mobilenet_v2", len(classes), 32, dropout=0.2, batch_norm_momentum=0.9)
     new_head = model.get_layer(LOGITS_LAYER).get_weights()
-    origin = load_initial_weights(model, settings("none", init_from="1"), classes)
+    origin = load_initial_weights(model, settings("none", init_from=str(VERSION)), classes)
     assert ", all but the head, which is new, which began with" in origin
     for layer in ("Conv1", "block_16_project", "Conv_1_bn"):
         for mine, theirs in zip(
@@ -166,8 +167,10 @@ def test_a_version_with_other_classes_gives_all_but_the_head(classes):
 
 def test_a_version_of_another_backbone_is_refused():
     model = build_classifier("mini_cnn", 10, 32, dropout=0.2, batch_norm_momentum=0.9)
-    with pytest.raises(WeightsError, match=r"1 is a mobilenet_v2; expected a version of the backbone mini_cnn"):
-        load_initial_weights(model, settings("none", init_from="1", backbone="mini_cnn"), SEVEN)
+    with pytest.raises(
+        WeightsError, match=rf"{VERSION} is a mobilenet_v2; expected a version of the backbone mini_cnn"
+    ):
+        load_initial_weights(model, settings("none", init_from=str(VERSION), backbone="mini_cnn"), SEVEN)
 
 
 @pytest.mark.parametrize(

@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tensorflow as tf
+from shipped import SHIPPED
 
 from training import manifest
 from training.datasets import Split, load_test
 from training.evaluate import BATCH, confusion_matrix, evaluate
 
-VERSION = Path(__file__).resolve().parents[2] / "serving/models/fashion_mnist/1"
 TARGET = 0.94
 
 
 @pytest.fixture(scope="module")
 def report():
     """Through PNG bytes, as they are."""
-    return evaluate(VERSION, load_test())
+    return evaluate(SHIPPED, load_test())
 
 
 def test_accuracy_is_what_the_manifest_says_and_reaches_the_target(report):
     # another processor rounds otherwise, which may turn an image or two
-    assert report["accuracy"] == pytest.approx(manifest.read(VERSION)["metrics"]["test"]["accuracy"], abs=1e-3)
+    assert report["accuracy"] == pytest.approx(manifest.read(SHIPPED)["metrics"]["test"]["accuracy"], abs=1e-3)
     assert report["accuracy"] >= TARGET
 
 
 def test_inverted_images_are_classified_alike(report):
     test = load_test()
-    assert evaluate(VERSION, Split(255 - test.images, test.labels)) == report
+    assert evaluate(SHIPPED, Split(255 - test.images, test.labels)) == report
 
 
 def test_pixels_are_classified_alike(report):
     test = load_test()
-    serve = tf.saved_model.load(str(VERSION)).signatures["pixels"]
+    serve = tf.saved_model.load(str(SHIPPED)).signatures["pixels"]
     rows = test.images.reshape(len(test), -1).astype("float32")
     predicted = [
         serve(pixels=tf.constant(rows[start : start + BATCH]))["class_id"] for start in range(0, len(rows), BATCH)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from shipped import SHIPPED
 
 from training.augment import to_model_input
 from training.backbones import backbone
 from training.datasets import load_test, png
 from training.model import logits_model
 
-VERSION = Path(__file__).resolve().parents[2] / "serving/models/fashion_mnist/1"
 IMAGES = 50
 KINK = 2e-5  # of a ReLU6's input: twenty times the typical rounding difference between batch sizes
 
 
 @pytest.fixture(scope="module")
 def keras_model() -> keras.Model:
-    return keras.models.load_model(VERSION / "assets.extra/model.keras")
+    return keras.models.load_model(SHIPPED / "assets.extra/model.keras")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def model_inputs(images: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def signatures():
-    return tf.saved_model.load(str(VERSION)).signatures
+    return tf.saved_model.load(str(SHIPPED)).signatures
 
 
 @pytest.fixture(scope="module")
@@ -125,5 +124,5 @@ def test_all_signatures_agree(signatures, images):
     ):
         np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
     np.testing.assert_allclose(classified["scores"], -np.sort(-expected, axis=1), atol=1e-5)
-    names = np.array((VERSION / "assets/classes.txt").read_text().splitlines())
+    names = np.array((SHIPPED / "assets/classes.txt").read_text().splitlines())
     assert (np.char.decode(classified["classes"].numpy().astype("S"))[:, 0] == names[expected.argmax(axis=1)]).all()
