@@ -15,6 +15,7 @@ from serving.client import Explanation, InvalidArgument, NotFound, Prediction, V
 from serving.client.base import BaseClient
 from serving.client.figure import ColourBar, beside
 from serving.client.overlay import has_evidence, lay_out, open_photo, paint, paint_contrast
+from serving.client.results import Floats
 from serving.client.transport import is_loopback
 
 OK, FAILED = 0, 1
@@ -63,11 +64,16 @@ def explain(client: BaseClient, options: argparse.Namespace) -> int:
     rival = None if options.contrast is None else _class_id(options.contrast, names)
     if rival == target:
         raise UsageError(f"--contrast {options.contrast}: is the class to explain itself; name another one")
+    if options.fine and rival is not None:
+        raise UsageError("--fine and --contrast: fine maps are of one class; leave one of them out")
     view = _view(client, options.image, explanation.version)
     box = None if view is None else view.box
-    _draw(photo, box, explanation, names, target, rival, options).save(output)
+    if options.fine:
+        cam = client.explain_fine(options.image, class_ids=target, version=explanation.version)[0].finest
+    else:
+        cam = explanation.cam(target) if rival is None else explanation.contrast(target, rival)
+    _draw(photo, box, explanation, cam, names, target, rival, options).save(output)
 
-    cam = explanation.cam(target) if rival is None else explanation.contrast(target, rival)
     if options.json:
         print_json(
             {
@@ -86,7 +92,7 @@ def explain(client: BaseClient, options: argparse.Namespace) -> int:
     print(
         f"{options.image}: {explanation.class_name} {_percent(explanation.probability)} (version {explanation.version})"
     )
-    print(f"{output}: {_caption(explanation, names, target, rival)}")
+    print(f"{output}: {_caption(cam, names, target, rival)}")
     return OK
 
 
@@ -94,6 +100,7 @@ def _draw(
     photo: Image.Image,
     box: Any,
     explanation: Explanation,
+    cam: Floats,
     names: Sequence[str],
     target: int,
     rival: int | None,
@@ -103,20 +110,19 @@ def _draw(
     opacity = {} if options.alpha is None else {"opacity": options.alpha}
     bar: ColourBar | None
     if rival is None:
-        cam = explanation.cam(target)
         painted = paint(layout, cam, **opacity)
         bar = ColourBar("0", f"{cam.max():.2f} logits") if has_evidence(cam) else None
     else:
-        painted = paint_contrast(layout, explanation.contrast(target, rival), **opacity)
+        painted = paint_contrast(layout, cam, **opacity)
         bar = ColourBar(names[rival], names[target], signed=True)
     title = f"{Path(options.image).name}: {explanation.class_name} {_percent(explanation.probability)}"
-    return beside(layout.image, painted, title, _caption(explanation, names, target, rival), bar)
+    return beside(layout.image, painted, title, _caption(cam, names, target, rival), bar)
 
 
-def _caption(explanation: Explanation, names: Sequence[str], target: int, rival: int | None) -> str:
+def _caption(cam: Floats, names: Sequence[str], target: int, rival: int | None) -> str:
     if rival is not None:
         return f"why {names[target]} rather than {names[rival]}"
-    if has_evidence(explanation.cam(target)):
+    if has_evidence(cam):
         return f"evidence for {names[target]}"
     return f"no positive evidence for {names[target]}"
 

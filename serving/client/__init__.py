@@ -51,6 +51,7 @@ from serving.client.images import ImageLike
 from serving.client.rest import ServingClient
 from serving.client.results import (
     Explanation,
+    FineExplanation,
     ModelMetadata,
     Prediction,
     Score,
@@ -66,6 +67,7 @@ __all__ = [
     "Conflict",
     "DeadlineExceeded",
     "Explanation",
+    "FineExplanation",
     "ImageLike",
     "InternalError",
     "InvalidArgument",

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
+
+import numpy as np
 
 from serving.client import classes as class_names
 from serving.client import decode
 from serving.client.errors import BadResponse, InvalidArgument, InvalidInput, NotFound, ServerUnavailable
 from serving.client.example import bytes_example
 from serving.client.images import EncodedImage, ImageLike, encode_all
-from serving.client.results import Explanation, ModelMetadata, Prediction, VersionStatus, View
+from serving.client.results import Explanation, FineExplanation, ModelMetadata, Prediction, VersionStatus, View
 
 MAX_REQUEST_BYTES = 10 * 1024 * 1024  # what the gateway takes in one request
 MAX_IMAGES_PER_REQUEST = 32  # an answer well within the timeout, on one CPU core too
+_PREDICTED = -1  # the class id that stands for the predicted class
 _ENVELOPE_BYTES = 1024  # signature name, keys, brackets
 _NOT_ABOUT_AN_IMAGE = ("version label", "Serving signature", "No signature was found", "does not match signature")
 
@@ -29,6 +33,9 @@ class Answer:
     outputs: decode.Outputs
     version: int | None
     latency_ms: float
+
+
+Inputs: TypeAlias = Mapping[str, Sequence[bytes] | Sequence[int]]  # of one request, by name; one value an image each
 
 
 class BaseClient(ABC):
@@ -70,7 +77,7 @@ class BaseClient(ABC):
         """The version that would answer now, and its signatures."""
 
     @abstractmethod
-    def _run(self, signature: str, feature: str, values: Sequence[bytes], version: int | None) -> Answer:
+    def _run(self, signature: str, inputs: Inputs, version: int | None) -> Answer:
         """Send one request; `version` None means the client's own version, label, or the latest."""
 
     @abstractmethod
@@ -112,6 +119,41 @@ class BaseClient(ABC):
             results += [Explanation(**vars(p), cams=cams[i]) for i, p in enumerate(predictions)]
         return results
 
+    def explain_fine(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        class_ids: int | Sequence[int] | None = None,
+        version: int | None = None,
+    ) -> list[FineExplanation]:
+        """Classify images and say where the evidence for one class lies, in finer maps than those of `explain`.
+
+        Args:
+            images: as for `predict`.
+            class_ids: the class to explain, one for all images or one an image; default the predicted one of each.
+            version: as for `predict`.
+
+        Raises:
+            ValueError: as many class ids as images were expected.
+            ServingError: as `predict`; InvalidArgument where the model has no such class or no fine maps.
+        """
+        encoded = encode_all(images)
+        given = np.asarray(_PREDICTED if class_ids is None else class_ids)
+        ids = (given if given.ndim else np.full(len(encoded), given)).tolist()
+        if len(ids) != len(encoded):
+            raise ValueError(f"class_ids: expected one an image, {len(encoded)} in all, got {len(ids)}")
+        asked = [dataclasses.replace(image, class_id=one) for image, one in zip(encoded, ids, strict=True)]
+        results: list[FineExplanation] = []
+        for answer, count in self._ask_encoded("explain_fine", asked, version):
+            names = sorted(name for name in answer.outputs if name.startswith("map_"))
+            maps = {name: decode.floats(answer.outputs, name, (count, None, None)) for name in names}
+            for i, prediction in enumerate(_predictions(answer, count)):
+                one = asked[len(results)].class_id
+                explained = prediction.class_id if one == _PREDICTED or one is None else one
+                found = {name: values[i] for name, values in maps.items()}
+                results.append(FineExplanation(**vars(prediction), explained=explained, maps=found))
+        return results
+
     def preprocess(self, images: ImageLike | Iterable[ImageLike], *, version: int | None = None) -> list[View]:
         """What the model sees of each image, and where that square lies in it. Arguments and errors as `predict`."""
         results: list[View] = []
@@ -150,8 +192,8 @@ class BaseClient(ABC):
     def _learn_classes(self, version: int) -> tuple[str, ...]:
         for probe in class_names.probes():
             example = bytes_example("image_bytes", probe)
-            by_id = self._run("serving_default", "image_bytes", [probe], version).outputs
-            by_rank = self._run("classify", "inputs", [example], version).outputs
+            by_id = self._run("serving_default", {"image_bytes": [probe]}, version).outputs
+            by_rank = self._run("classify", {"inputs": [example]}, version).outputs
             probabilities = decode.floats(by_id, "probabilities", (1, None))[0]
             scores = decode.floats(by_rank, "scores", (1, None))[0]
             names = decode.texts({"classes": decode.only_row(by_rank, "classes")}, "classes", len(scores))
@@ -163,11 +205,15 @@ class BaseClient(ABC):
     def _ask(
         self, signature: str, images: ImageLike | Iterable[ImageLike], version: int | None
     ) -> Iterator[tuple[Answer, int]]:
-        encoded = encode_all(images)
+        return self._ask_encoded(signature, encode_all(images), version)
+
+    def _ask_encoded(
+        self, signature: str, encoded: Sequence[EncodedImage], version: int | None
+    ) -> Iterator[tuple[Answer, int]]:
         start = 0
         for chunk in list(self._chunks(encoded)):  # refuse what is too large before anything is sent
             try:
-                yield self._run(signature, "image_bytes", [image.data for image in chunk], version), len(chunk)
+                yield self._run(signature, _inputs(chunk), version), len(chunk)
             except InvalidArgument as error:
                 raise self._blamed(error, signature, chunk, start, version) from error
             start += len(chunk)
@@ -227,10 +273,16 @@ class BaseClient(ABC):
 
     def _refusal(self, signature: str, chunk: list[EncodedImage], version: int | None) -> InvalidArgument | None:
         try:
-            self._run(signature, "image_bytes", [image.data for image in chunk], version)
+            self._run(signature, _inputs(chunk), version)
         except InvalidArgument as error:
             return error
         return None
+
+
+def _inputs(chunk: Sequence[EncodedImage]) -> Inputs:
+    inputs: dict[str, Sequence[bytes] | Sequence[int]] = {"image_bytes": [image.data for image in chunk]}
+    class_ids = [image.class_id for image in chunk if image.class_id is not None]
+    return inputs | {"class_id": class_ids} if class_ids else inputs
 
 
 def latest_available(model: str, versions: Sequence[VersionStatus]) -> int:

@@ -13,14 +13,14 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from serving.client.base import Answer, BaseClient
+from serving.client.base import Answer, BaseClient, Inputs
 from serving.client.errors import BadResponse, ServingError, Unauthenticated, from_grpc_code
 from serving.client.results import ModelMetadata, Signature, TensorInfo, VersionStatus
 from serving.client.transport import checked_credentials, checked_url, checked_verify, is_loopback
@@ -125,14 +125,19 @@ class GrpcServingClient(BaseClient):
             },
         )
 
-    def _run(self, signature: str, feature: str, values: Sequence[bytes], version: int | None) -> Answer:
+    def _run(self, signature: str, inputs: Inputs, version: int | None) -> Answer:
         request = protos.MESSAGES["PredictRequest"]()
         self._address(request.model_spec, version)
         request.model_spec.signature_name = signature
-        tensor = request.inputs[feature]
-        tensor.dtype = protos.DT_STRING
-        tensor.tensor_shape.dim.add(size=len(values))
-        tensor.string_val.extend(values)
+        for name, values in inputs.items():
+            tensor = request.inputs[name]
+            tensor.tensor_shape.dim.add(size=len(values))
+            if isinstance(values[0], bytes):
+                tensor.dtype = protos.DT_STRING
+                tensor.string_val.extend(values)
+            else:
+                tensor.dtype = protos.DT_INT64
+                tensor.int64_val.extend(values)
         began = time.perf_counter()
         response = self._call(self._predict, request)
         outputs = {name: _array(name, tensor) for name, tensor in response.outputs.items()}

@@ -37,10 +37,11 @@ _KNOWN_OTHERS = (
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One image as it is sent, and what to call it when something is wrong with it."""
+    """One image as it is sent, what to call it when something is wrong with it, and which class is asked about."""
 
     data: bytes
     name: str
+    class_id: int | None = None
 
 
 def encode_all(images: ImageLike | Iterable[ImageLike]) -> list[EncodedImage]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import threading
 import time
-from collections.abc import Sequence
 from urllib.parse import quote
 
-from serving.client.base import Answer, BaseClient
+from serving.client.base import Answer, BaseClient, Inputs
 from serving.client.errors import BadResponse, NotFound
 from serving.client.results import ModelMetadata, Signature, TensorInfo, VersionStatus
 from serving.client.transport import HttpTransport
@@ -86,10 +85,10 @@ class ServingClient(BaseClient):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadResponse("the metadata are not what TensorFlow Serving sends") from error
 
-    def _run(self, signature: str, feature: str, values: Sequence[bytes], version: int | None) -> Answer:
+    def _run(self, signature: str, inputs: Inputs, version: int | None) -> Answer:
         body = {
             "signature_name": signature,
-            "inputs": {feature: [{"b64": base64.b64encode(value).decode()} for value in values]},
+            "inputs": {name: [_json(value) for value in values] for name, values in inputs.items()},
         }
         explicit = version if version is not None else self.version
         if explicit is not None:
@@ -133,6 +132,10 @@ class ServingClient(BaseClient):
 
     def _wire_bytes(self, image_bytes: int) -> int:
         return (image_bytes + 2) // 3 * 4 + len('{"b64":""},')
+
+
+def _json(value: bytes | int) -> object:
+    return {"b64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
 
 
 def _version_status(entry: dict[str, dict[str, str]]) -> VersionStatus:

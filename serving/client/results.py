@@ -86,6 +86,25 @@ class Explanation(Prediction):
 
 
 @dataclass(frozen=True, eq=False)
+class FineExplanation(Prediction):
+    """A prediction and where in the picture the evidence for one class lies, at finer resolutions than `Explanation`.
+
+    Attributes:
+        explained: the class id that the maps are about.
+        maps: LayerCAM maps, float32 (h, w), never negative, not normalised, by the name that the model gives them:
+            map_12 is 12 x 12. Each grid covers exactly the square that `preprocess` returns as the view.
+    """
+
+    explained: int
+    maps: Mapping[str, Floats] = field(repr=False)
+
+    @property
+    def finest(self) -> Floats:
+        """The map with the most rows."""
+        return max(self.maps.values(), key=len)
+
+
+@dataclass(frozen=True, eq=False)
 class View:
     """What the model sees of a picture.
 

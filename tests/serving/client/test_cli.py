@@ -111,6 +111,14 @@ def test_explain_a_contrast(cli):
     assert "why T-shirt/top rather than Coat" in done.stdout
 
 
+def test_explain_with_the_finest_map(cli, fake):
+    done = cli("explain", "shirt.png", "--class", "Bag", "--fine", "--json")
+    answer = json.loads(done.stdout)
+    assert answer["explained_class"] == "Bag"
+    assert answer["map"] == np.eye(4).tolist()
+    assert "explain_fine" in [signature for signature, _, _ in fake.predicted_by]
+
+
 def test_status(cli, fake):
     fake.versions = {1: "END", 2: "AVAILABLE"}
     done = cli("status")
@@ -160,6 +168,7 @@ def test_status_fails_when_nothing_is_available(cli, fake):
         (["explain", "shirt.png", "--class", "Hat"], 2, "0 Ankle boot, 1 Bag"),
         (["explain", "shirt.png", "--class", "4"], 2, "no class '4'"),
         (["explain", "shirt.png", "--contrast", "T-shirt/top"], 2, "the class to explain itself"),
+        (["explain", "shirt.png", "--contrast", "Bag", "--fine"], 2, "leave one of them out"),
         (["explain", "shirt.png", "-o", "overlay"], 2, "expected a picture's name"),
         (["explain", "shirt.png", "-o", "none/overlay.png"], 2, "no folder none"),
         (["explain", "shirt.png", "-o", "./shirt.png"], 2, "would overwrite the image itself"),

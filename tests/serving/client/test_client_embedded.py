@@ -53,6 +53,22 @@ def export_model(path, bias):
             weight = tf.reshape(tf.transpose(self.weight), (1, 3, 3, 3))
             return self.answer(cells) | {"cams": cells[:, None] * weight}
 
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec((None,), tf.string, name="image_bytes"),
+                tf.TensorSpec((None,), tf.int64, name="class_id"),
+            ]
+        )
+        def explain_fine(self, image_bytes, class_id):
+            cells = self.cells(image_bytes)
+            answer = self.answer(cells)
+            chosen = tf.where(class_id < 0, answer["class_id"], class_id)
+            known = tf.debugging.Assert(tf.reduce_all(chosen < 3), ["class_id: expected 0..2, got", class_id])
+            with tf.control_dependencies([known]):
+                weight = tf.gather(tf.reshape(tf.transpose(self.weight), (3, 3, 3)), chosen)
+            maps = tf.nn.relu(cells * weight)
+            return answer | {"map_3": maps, "map_6": tf.repeat(tf.repeat(maps, 2, axis=1), 2, axis=2)}
+
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
         def preprocess(self, image_bytes):
             views = tf.cast(self.cells(image_bytes) * 255.0, tf.uint8)
@@ -70,7 +86,7 @@ def export_model(path, bias):
 
     model = Model()
     signatures = {"serving_default": model.predict, "explain": model.explain}
-    signatures |= {"preprocess": model.preprocess, "classify": model.classify}
+    signatures |= {"explain_fine": model.explain_fine, "preprocess": model.preprocess, "classify": model.classify}
     tf.saved_model.save(model, str(path), signatures=signatures)
 
 
@@ -151,6 +167,31 @@ def test_rest_and_grpc_agree(rest, grpc_client, pictures):
     assert rest.status() == grpc_client.status()
     assert rest.metadata() == grpc_client.metadata()
     assert rest.metadata().signatures["explain"].outputs["cams"].shape == (None, 3, 3, 3)
+
+
+@pytest.mark.parametrize("class_ids", [None, 2, [index % 3 for index in range(40)]])
+def test_fine_maps_are_of_the_class_asked_for(rest, grpc_client, pictures, class_ids):
+    explained = rest.explain(pictures)
+    found = rest.explain_fine(pictures, class_ids=class_ids)
+    for i, (over_rest, over_grpc) in enumerate(
+        zip(found, grpc_client.explain_fine(pictures, class_ids=class_ids), strict=True)
+    ):
+        asked = class_ids if isinstance(class_ids, int) else (class_ids or {i: explained[i].class_id})[i]
+        assert over_rest.explained == over_grpc.explained == asked
+        assert list(over_rest.maps) == list(over_grpc.maps) == ["map_3", "map_6"]
+        for name in over_rest.maps:
+            np.testing.assert_array_equal(over_rest.maps[name], over_grpc.maps[name])
+        np.testing.assert_allclose(over_rest.maps["map_3"], explained[i].cam(asked), atol=1e-6)
+        assert over_rest.finest.shape == (6, 6)
+
+
+@pytest.mark.parametrize("client_name", ["rest", "grpc_client"])
+def test_a_class_that_is_not_there_is_named_with_its_image(request, client_name, pictures):
+    client = request.getfixturevalue(client_name)
+    with pytest.raises(InvalidArgument, match=r"^image 1: .*class_id: expected 0\.\.2, got"):
+        client.explain_fine(pictures[:3], class_ids=[0, 3, 1])
+    with pytest.raises(ValueError, match="class_ids: expected one an image, 3 in all, got 2"):
+        client.explain_fine(pictures[:3], class_ids=[0, 1])
 
 
 @pytest.mark.parametrize("client_name", ["rest", "grpc_client"])
