@@ -1,7 +1,8 @@
-"""Searches settings: a grid or random draws, one run each, resumable, with a table of what came out.
+"""Searches settings: a grid, random draws or one change at a time, one run each, resumable, with a table.
 
 python -m training.tune --preset fast --grid learning_rate=1e-5,5e-6 batch_size=32,64 early_stopping_patience=2,3
 python -m training.tune --preset fast --random 12 learning_rate=1e-5..1e-3 frozen_layers=0,60,120
+python -m training.tune --preset ablation --seeds 1,2,3 --ablate flip=false label_smoothing=0 cutmix_alpha=1.0
 python -m training.tune --preset fast --grid ...      # again: finished trials are kept, the interrupted one goes on
 
 A value is written as in TOML. A range low..high is drawn from evenly, on a logarithmic scale where both are above 0.
@@ -27,6 +28,7 @@ from typing import Any
 import matplotlib as mpl
 
 from training import checkpoint
+from training.ablation import ablation_table, ablations
 from training.datasets import DataError
 from training.model import WeightsError
 from training.runs import add_run_arguments, check_same_run, run_from_arguments
@@ -85,6 +87,18 @@ def parse_axis(text: str, *, ranges: bool) -> tuple[str, list[Any] | tuple[float
         return name, [parse_value(value) for value in values.split(",")]
 
 
+def parse_change(text: str) -> dict[str, Any]:
+    """NAME=VALUE, one change of an ablation.
+
+    Raises:
+        SettingsError: it is something else, or the setting does not exist.
+    """
+    name, values = parse_axis(text, ranges=False)
+    if len(values) != 1:
+        raise SettingsError(f"{text}: expected NAME=VALUE, one value; for several give several changes")
+    return {name: values[0]}
+
+
 def parse_value(text: str) -> Any:
     """A value as in TOML; what is no TOML is a string."""
     try:
@@ -102,7 +116,7 @@ def search(settings: Settings, trials: Sequence[Mapping[str, Any]], directory: P
         directory: holds a run directory a trial, named after its settings.
 
     Returns:
-        One row a trial, best first: its settings, validation accuracy, best epoch, seconds; or its error.
+        One row a trial, best first: its name, its settings, validation accuracy, best epoch, seconds; or its error.
 
     Raises:
         SettingsError: a trial that cannot be, or the directory of another search; before any is trained.
@@ -110,11 +124,14 @@ def search(settings: Settings, trials: Sequence[Mapping[str, Any]], directory: P
     planned = [(trial, settings_from(settings.to_dict() | dict(trial), origin=_title(trial))) for trial in trials]
     directory.mkdir(parents=True, exist_ok=True)
     check_same_run(settings, directory)
+    names = list(dict.fromkeys(name for trial in trials for name in trial))
+    unchanged = settings.to_dict()
     rows: list[dict[str, Any]] = []
     for number, (trial, one) in enumerate(planned, start=1):
         print(f"trial {number}/{len(planned)}: {_title(trial)}", flush=True)
         run_dir = directory / _title(trial)
-        rows.append(dict(trial) | _result(one, run_dir))
+        values = {name: trial.get(name, unchanged[name]) for name in names}
+        rows.append({"trial": _title(trial)} | values | _result(one, run_dir))
         rows.sort(key=lambda row: -(row["val_accuracy"] or 0.0))
         write_results(rows, directory)
     return rows
@@ -148,6 +165,11 @@ def _result(settings: Settings, run_dir: Path) -> dict[str, Any]:
     return result
 
 
+def _accuracy(directory: Path, trial: Mapping[str, Any]) -> float | None:
+    finished = directory / _title(trial) / "result.json"
+    return json.loads(finished.read_text(encoding="utf-8"))["val_accuracy"] if finished.is_file() else None
+
+
 def write_results(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
     """The rows as results.csv and, where a trial has finished, as results.png."""
     with (directory / "results.csv").open("w", encoding="utf-8", newline="") as file:
@@ -161,9 +183,8 @@ def write_results(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 1.2 + 0.32 * len(finished)), layout="constrained")
-    names = [", ".join(f"{key} {value}" for key, value in row.items() if key in SETTING_NAMES) for row in finished]
     axes.plot([100 * row["val_accuracy"] for row in finished], range(len(finished)), "o", color="#0072b2")
-    axes.set_yticks(range(len(finished)), names)
+    axes.set_yticks(range(len(finished)), [row["trial"] for row in finished])
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.4)
     axes.set_xlabel("validation accuracy, %")
@@ -174,7 +195,7 @@ def write_results(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as text."""
-    columns = list(rows[0])
+    columns = [column for column in rows[0] if column not in SETTING_NAMES]
     cells = [[_cell(row[column]) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     lines = [columns, *cells]
@@ -193,12 +214,19 @@ def main(argv: list[str] | None = None) -> int:
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--grid", nargs="+", metavar="NAME=A,B", help="every combination of these values")
     how.add_argument("--random", nargs="+", metavar=("COUNT", "NAME=A,B|LOW..HIGH"), help="COUNT random combinations")
+    how.add_argument(
+        "--ablate", nargs="+", metavar="NAME=VALUE", help="the preset as it is, and with each change alone"
+    )
+    parser.add_argument("--seeds", default="1", metavar="1,2,3", help="of --ablate: each trial once a seed (1)")
     arguments = parser.parse_args(argv)
     try:
         arguments.run_dir = arguments.run_dir or Path("runs") / f"tune-{Path(arguments.preset).stem}"
         settings, directory = run_from_arguments(arguments)
         if arguments.grid:
             trials = list(grid(dict(parse_axis(text, ranges=False) for text in arguments.grid)))
+        elif arguments.ablate:
+            changes = [parse_change(text) for text in arguments.ablate]
+            trials = list(ablations(changes, parse_axis(f"seed={arguments.seeds}", ranges=False)[1]))
         else:
             count, *texts = arguments.random
             if not count.isdecimal() or not int(count) or not texts:
@@ -212,6 +240,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on with the interrupted trial", file=sys.stderr)
         return 130
+    if arguments.ablate:
+        summary = ablation_table(changes, trials, [_accuracy(directory, trial) for trial in trials])
+        (directory / "ablation.md").write_text(f"{summary}\n", encoding="utf-8")
+        print(f"{summary}\nwrote {directory}/ablation.md")
     print(f"{table(rows)}\nwrote {directory}/results.csv and results.png")
     return 0 if any(row["val_accuracy"] is not None for row in rows) else 1
 
