@@ -90,7 +90,9 @@ def write_saved_model(
         classes_file = Path(scratch) / "classes.txt"
         classes_file.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
         served = ServedModel(model, classes, str(classes_file), cam_layer, view, fine_layers)
-        tf.saved_model.save(served, str(output), signatures=served.signatures())
+        # nobody differentiates what is served; the gradients inside it are ops like others
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(served, str(output), signatures=served.signatures(), options=options)
     _set_method_name(output, "classify", "tensorflow/serving/classify")
 
 

@@ -21,6 +21,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from training.augment import to_model_input
 from training.folding import fold
+from training.input_gradients import fast_input_gradients
 from training.model import LOGITS_LAYER
 from training.preprocessing import View
 
@@ -65,7 +66,8 @@ def frozen_core(
     @tf.function(input_signature=specifications, autograph=False)
     def core(inputs, class_ids):
         # (N, h, w, K), (N, h, w, J), (N, C)
-        activations, source, logits, *fine = network(inputs, training=False)
+        with fast_input_gradients():
+            activations, source, logits, *fine = network(inputs, training=False)
         alphas = _mean_gradients(logits, source, tail)  # (N, C, J)
         if reader:  # (N, C, K): linear and the same everywhere, so it may follow the mean, which saves most of the work
             alphas = tf.einsum("ncj,kj->nck", alphas, reader.kernel[0, 0])

@@ -41,15 +41,27 @@ def test_grpc_agrees_with_rest(stack, test_images, expected):
             np.testing.assert_allclose(one.cams, other.cams, atol=1e-4)
             np.testing.assert_allclose(one.probabilities, wanted, atol=1e-5)
             assert one.cams.shape == (10, 3, 3)
+        fine, over_rest = (asked.explain_fine(pictures[:3], class_ids=[0, 9, -1]) for asked in (client, rest))
+        for one, other, wanted in zip(fine, over_rest, expected[:3], strict=True):
+            assert {name: values.shape for name, values in one.maps.items()} == {"map_6": (6, 6), "map_12": (12, 12)}
+            for name, values in one.maps.items():
+                np.testing.assert_allclose(values, other.maps[name], atol=1e-4)
+            np.testing.assert_allclose(one.probabilities, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["instances", "inputs"])
-@pytest.mark.parametrize("signature", ["image_bytes", "images", "pixels", "explain"])
+@pytest.mark.parametrize("signature", ["image_bytes", "images", "pixels", "explain", "explain_fine"])
 def test_rest_forms_and_signatures_agree(stack, test_images, expected, form, signature):
     images = test_images[:4]
     values, name = {
         "image_bytes": ([b64(png(i)) for i in images], "serving_default"),
         "explain": ([b64(png(i)) for i in images], "explain"),
+        "explain_fine": (
+            [{"image_bytes": b64(png(i)), "class_id": -1} for i in images]
+            if form == "instances"
+            else {"image_bytes": [b64(png(i)) for i in images], "class_id": [-1] * 4},
+            "explain_fine",
+        ),
         "images": (np.repeat(images[..., None], 3, axis=-1).tolist(), "images"),
         "pixels": (images.reshape(4, -1).tolist(), "pixels"),
     }[signature]

@@ -11,6 +11,7 @@ import requests
 from shipped import ROOT, SHIPPED
 from stack_helpers import b64, flowing, png, wait_until
 
+from training import manifest
 from training.publish import publish
 
 pytestmark = pytest.mark.usefixtures("own_versions")
@@ -51,3 +52,7 @@ def test_smoke_training_is_served(stack, test_images, tmp_path):
         explained = client.explain(png(test_images[0]))[0]
     assert explained.version == version
     assert abs(explained.probabilities.sum() - 1) < 1e-5
+    described = manifest.read(stack.base_path / str(version))
+    assert described["fine_layers"] == {"map_6": "block_13_expand_relu", "map_12": "block_6_expand_relu"}
+    calibration = described["calibration"]
+    assert calibration["after"]["negative_log_likelihood"] <= calibration["before"]["negative_log_likelihood"]

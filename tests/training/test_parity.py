@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from shipped import SHIPPED
 
+from training import manifest
 from training.augment import to_model_input
 from training.backbones import backbone
 from training.datasets import load_test, png
@@ -91,6 +92,28 @@ def peak(maps: np.ndarray) -> np.ndarray:
     peaks = maps.max(axis=(1, 2), keepdims=True)
     assert (peaks > 0).all()
     return peaks
+
+
+def test_fine_maps_equal_tf_keras_vis(signatures, images, model_inputs, keras_model):
+    """Twenty layers lie between the finest and the logits, so that some images have a ReLU6 near its kink."""
+    from tf_keras_vis.layercam import Layercam
+    from tf_keras_vis.utils.scores import CategoricalScore
+
+    encoded = tf.constant([png(i) for i in images])
+    classes = [(index * 3) % 10 for index in range(IMAGES)]
+    outputs = signatures["explain_fine"](image_bytes=encoded, class_id=tf.constant(classes, tf.int64))
+    cam, score = Layercam(logits_model(keras_model)), CategoricalScore(classes)
+    for name, layer in manifest.read(SHIPPED)["fine_layers"].items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tf-keras-vis names inputs in an old way, on every call
+            # as it is: by default it looks for a convolution before a layer that is none
+            options = {"penultimate_layer": layer, "seek_penultimate_conv_layer": False}
+            expected = np.asarray(cam(score, model_inputs, expand_cam=False, normalize_cam=False, **options))
+        maps = outputs[name].numpy()
+        peaks = np.maximum(expected.max(axis=(1, 2), keepdims=True), 1e-3)
+        difference = (np.abs(maps - expected) / peaks).max(axis=(1, 2))
+        assert np.median(difference) < 1e-4
+        assert difference.max() < 0.1
 
 
 def test_cams_of_any_test_image(signatures, keras_model):
