@@ -93,14 +93,18 @@ def write_saved_model(
         # nobody differentiates what is served; the gradients inside it are ops like others
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(served, str(output), signatures=served.signatures(), options=options)
-    _set_method_name(output, "classify", "tensorflow/serving/classify")
+    _finish(output)
 
 
-def _set_method_name(directory: Path, signature: str, method_name: str) -> None:
-    # tf.saved_model.save names every method "tensorflow/serving/predict"
+def _finish(directory: Path) -> None:
     path = directory / "saved_model.pb"
     saved_model = SavedModel.FromString(path.read_bytes())
-    saved_model.meta_graphs[0].signature_def[signature].method_name = method_name
+    meta_graph = saved_model.meta_graphs[0]
+    # tf.saved_model.save names every method "tensorflow/serving/predict"
+    meta_graph.signature_def["classify"].method_name = "tensorflow/serving/classify"
+    for function in meta_graph.graph_def.library.function:
+        for node in function.node_def:  # who loads it would be warned of gradients that nobody needs
+            node.attr.pop("_gradient_op_type", None)
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
 
 
