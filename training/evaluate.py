@@ -1,6 +1,6 @@
 """Measures a version through its served signature on PNG bytes of the test images.
 
-python -m training.evaluate --version 1        # -> reports/fashion_mnist/1/report.json, confusion_matrix.png
+python -m training.evaluate --version 2        # -> reports/fashion_mnist/2/report.json, confusion_matrix.png
 python -m training.evaluate --name clothing    # on the test split of the data it was trained on
 """
 

@@ -1,6 +1,6 @@
 """The limit: how many images a second the served graph does in this process with every core busy, nothing around it.
 
-python -m serving.benchmark.in_process serving/models/fashion_mnist/1 picture.png SECONDS    # prints JSON
+python -m serving.benchmark.in_process serving/models/fashion_mnist/2 picture.png SECONDS    # prints JSON
 """
 
 from __future__ import annotations
