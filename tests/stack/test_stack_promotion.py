@@ -172,7 +172,7 @@ def second(stack) -> str:
     """The version that ships as version 1 of another model."""
     folder = stack.checkout / "serving/models/second/1"
     shutil.copytree(SHIPPED, folder)
-    manifest.write(folder, manifest.read(SHIPPED) | {"name": "second"})
+    manifest.write(folder, manifest.read(SHIPPED) | {"name": "second", "version": 1})
     return "second"
 
 
