@@ -62,7 +62,7 @@ def export(run_dir: Path, output: Path) -> Path:
     chosen = backbone(settings.backbone)
     view = View(data.preprocessing, image.shape[0], chosen.scaling)
     model = keras.models.load_model(model_file)
-    calibration = calibrate(model, data.validation, chosen.scaling)
+    calibration = calibrate(model, data.validation.first(settings.train_limit), chosen.scaling)
     unfinished = output.with_name(f".{output.name}-unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     write_saved_model(model, data.classes, unfinished, chosen.cam_layer, view, chosen.fine_layers)

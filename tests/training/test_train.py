@@ -23,8 +23,8 @@ from training.trainer import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 _TENSORFLOW = {
-    "__main__", "compare", "contact_sheet", "convert", "decoding", "evaluate", "export", "gate", "preprocessing",
-    "publish", "serving_graph",
+    "__main__", "compare", "contact_sheet", "convert", "decoding", "evaluate", "export", "gate", "input_gradients",
+    "preprocessing", "publish", "serving_graph",
 }  # fmt: skip
 KERAS_ALONE = sorted(
     path.relative_to(ROOT / "training").as_posix()
