@@ -12,12 +12,11 @@ returns it of one class an image.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from training.augment import to_model_input
 from training.folding import fold
@@ -30,15 +29,12 @@ from training.preprocessing import View
 UNROLLED_CLASSES = 32
 
 
-def frozen_core(
-    model: keras.Model, cam_layer: str, fine_layers: Sequence[str] = ()
-) -> Callable[[tf.Tensor, tf.Tensor], list[tf.Tensor]]:
-    """The folded, frozen network.
+class FrozenCore:
+    """The folded network with its weights as constants, as three functions: each holds no more than it answers.
 
-    Model input (N, S, S, 3) and class ids int64 (N,), -1 for the predicted one -> logits (N, C), signed Grad-CAM maps
-    of every class (N, C, h, w), and a LayerCAM map (N, h, w) of the class asked for from each of `fine_layers`.
-
-    One function serves all signatures, so the weights are stored once; TensorFlow prunes maps that nobody asks for.
+    All take the constants from one function that gives nothing else, so that they are stored once. TensorFlow prepares
+    every function that a signature calls, whether or not all of its answers are wanted: as one function with all maps
+    this took twice as long, for each signature.
 
     Args:
         model: what build_classifier returns, trained.
@@ -48,41 +44,73 @@ def frozen_core(
     Raises:
         ValueError: the model has no such layer, or a fine layer is folded.
     """
-    folded, shifts = fold(model)
-    if unfit := [name for name in fine_layers if name in shifts]:
-        raise ValueError(f"LayerCAM at {', '.join(unfit)}: a batch norm behind it is folded; name the layer after that")
-    activations_tensor = folded.get_layer(cam_layer).output
-    reader = _pointwise_reader(folded, cam_layer)
-    source_tensor = reader.output if reader else activations_tensor
-    logits_tensor = folded.get_layer(LOGITS_LAYER).output
-    fine_tensors = [folded.get_layer(name).output for name in fine_layers]
-    network = keras.Model(folded.input, [activations_tensor, source_tensor, logits_tensor, *fine_tensors])
-    tail = keras.Model(source_tensor, logits_tensor)
-    shift = tf.constant(shifts.get(cam_layer, np.zeros(activations_tensor.shape[-1], "float32")))
-    size = model.input_shape[1]
 
-    specifications = [tf.TensorSpec([None, size, size, 3], tf.float32), tf.TensorSpec([None], tf.int64)]
+    def __init__(self, model: keras.Model, cam_layer: str, fine_layers: Sequence[str] = ()):
+        folded, shifts = fold(model)
+        if unfit := [name for name in fine_layers if name in shifts]:
+            raise ValueError(
+                f"LayerCAM at {', '.join(unfit)}: a batch norm behind it is folded; name the layer after that"
+            )
+        activations = folded.get_layer(cam_layer).output
+        reader = _pointwise_reader(folded, cam_layer)
+        source = reader.output if reader else activations
+        logits = folded.get_layer(LOGITS_LAYER).output
+        to_logits = keras.Model(folded.input, logits)
+        to_cams = keras.Model(folded.input, [activations, source, logits])
+        to_fine = keras.Model(folded.input, [logits, *(folded.get_layer(name).output for name in fine_layers)])
+        tail = keras.Model(source, logits)
+        shift = tf.constant(shifts.get(cam_layer, np.zeros(activations.shape[-1], "float32")))
+        values = [weight.numpy() for weight in folded.weights]
+        images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
+        weights = [tf.TensorSpec(value.shape, value.dtype) for value in values]
 
-    @tf.function(input_signature=specifications, autograph=False)
-    def core(inputs, class_ids):
-        # (N, h, w, K), (N, h, w, J), (N, C)
-        with fast_input_gradients():
-            activations, source, logits, *fine = network(inputs, training=False)
-        alphas = _mean_gradients(logits, source, tail)  # (N, C, J)
-        if reader:  # (N, C, K): linear and the same everywhere, so it may follow the mean, which saves most of the work
-            alphas = tf.einsum("ncj,kj->nck", alphas, reader.kernel[0, 0])
-        # alpha and shift belong to the folded layer: s cancels, what remains is A' - t
-        cams = tf.einsum("nck,nhwk->nchw", alphas, activations - shift)
-        return [logits, cams, *_layer_cams(logits, fine, class_ids)]
+        def with_weights(weights):
+            return keras.StatelessScope(state_mapping=zip(folded.weights, weights, strict=True))
 
-    # functional control flow, as everywhere in TensorFlow 2: what is lowered cannot be called from a function
-    return convert_variables_to_constants_v2(core.get_concrete_function(), lower_control_flow=False)
+        @tf.function(input_signature=[], autograph=False)
+        def constants():
+            return [tf.constant(value) for value in values]
+
+        @tf.function(input_signature=[images, weights], autograph=False)
+        def predict(inputs, weights):
+            with with_weights(weights):
+                return to_logits(inputs, training=False)
+
+        @tf.function(input_signature=[images, weights], autograph=False)
+        def explain(inputs, weights):
+            with with_weights(weights):
+                # (N, h, w, K), (N, h, w, J), (N, C)
+                activations, source, logits = to_cams(inputs, training=False)
+                alphas = _mean_gradients(logits, source, tail)  # (N, C, J)
+                if reader:  # linear and the same everywhere, so it may follow the mean, which saves most of the work
+                    alphas = tf.einsum("ncj,kj->nck", alphas, tf.convert_to_tensor(reader.kernel)[0, 0])
+            # alpha and shift belong to the folded layer: s cancels, what remains is A' - t
+            return logits, tf.einsum("nck,nhwk->nchw", alphas, activations - shift)
+
+        @tf.function(input_signature=[images, tf.TensorSpec([None], tf.int64), weights], autograph=False)
+        def explain_fine(inputs, class_ids, weights):
+            with with_weights(weights), fast_input_gradients():
+                logits, *activations = to_fine(inputs, training=False)
+            return logits, _layer_cams(logits, activations, class_ids)
+
+        self._constants, self._predict = constants, predict
+        self._explain, self._explain_fine = explain, explain_fine
+
+    def predict(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Model input (N, S, S, 3) -> logits (N, C)."""
+        return self._predict(inputs, self._constants())
+
+    def explain(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Model input (N, S, S, 3) -> logits (N, C), signed Grad-CAM maps of every class (N, C, h, w)."""
+        return self._explain(inputs, self._constants())
+
+    def explain_fine(self, inputs: tf.Tensor, class_ids: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Model input and class ids int64 (N,), -1 for the predicted one -> logits, a LayerCAM map (N, h, w) each."""
+        return self._explain_fine(inputs, class_ids, self._constants())
 
 
 def _layer_cams(logits: tf.Tensor, activations: list[tf.Tensor], class_ids: tf.Tensor) -> list[tf.Tensor]:
     """LayerCAM (N, h, w) from each of the activations (N, h, w, K), of the class asked for, or predicted where -1."""
-    if not activations:
-        return []
     class_ids = tf.where(class_ids < 0, tf.argmax(logits, axis=-1), class_ids)
     # of every image its own logit: no image's logit hangs on another image's activations
     gradients = tf.gradients(tf.gather(logits, class_ids, batch_dims=1), activations)
@@ -152,30 +180,28 @@ class ServedModel(tf.Module):
         fine_layers: Sequence[str] = (),
     ):
         super().__init__()
-        self._core = frozen_core(model, cam_layer, fine_layers)
+        self._core = FrozenCore(model, cam_layer, fine_layers)
         self._fine_names = list(fine_outputs(model, fine_layers))
         self._image_size = model.input_shape[1]
         self._classes = tf.constant(list(classes))
         self._classes_file = tf.saved_model.Asset(classes_file)  # travels as assets/classes.txt
         self._view = view
 
-    def _classified(self, views: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """views: float32 (N, S, S, 1 or 3) -> the three outputs of serving_default, and Grad-CAM of every class."""
-        outputs, cams, *_ = self._explained(views, tf.fill(tf.shape(views)[:1], tf.constant(-1, tf.int64)))
-        return outputs, cams
+    def _model_input(self, views: tf.Tensor) -> tf.Tensor:
+        """views: float32 (N, S, S, 1 or 3)."""
+        return to_model_input(views, self._image_size, self._view.scaling)
 
-    def _explained(self, views: tf.Tensor, class_ids: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, ...]:
-        """views: float32 (N, S, S, 1 or 3), class_ids: int64 (N,) -> the same, and LayerCAM from each fine layer."""
-        inputs = to_model_input(views, self._image_size, self._view.scaling)
-        logits, *maps = self._core(inputs, class_ids)
-        probabilities = tf.nn.softmax(logits)
+    def _classified(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The three outputs of serving_default."""
         class_id = tf.argmax(logits, axis=-1)
-        outputs = {
+        return {
             "class_id": class_id,
             "class_name": tf.gather(self._classes, class_id),
-            "probabilities": probabilities,
+            "probabilities": tf.nn.softmax(logits),
         }
-        return outputs, *maps
+
+    def _predicted(self, views: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._classified(self._core.predict(self._model_input(views)))
 
     def _views(self, image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.map_fn(
@@ -185,11 +211,11 @@ class ServedModel(tf.Module):
         )
 
     def _serving_default(self, image_bytes):
-        return self._classified(self._views(image_bytes)[0])[0]
+        return self._predicted(self._views(image_bytes)[0])
 
     def _explain(self, image_bytes):
-        outputs, cams = self._classified(self._views(image_bytes)[0])
-        return outputs | {"cams": cams}
+        logits, cams = self._core.explain(self._model_input(self._views(image_bytes)[0]))
+        return self._classified(logits) | {"cams": cams}
 
     def _explain_fine(self, image_bytes, class_id):
         class_id = _shaped(class_id, (None,), "class_id", "int64 (N,)")
@@ -206,8 +232,8 @@ class ServedModel(tf.Module):
         ]
         with tf.control_dependencies(one_each):
             image_bytes = tf.identity(image_bytes)
-        outputs, _, *maps = self._explained(self._views(image_bytes)[0], class_id)
-        return outputs | dict(zip(self._fine_names, maps, strict=True))
+        logits, maps = self._core.explain_fine(self._model_input(self._views(image_bytes)[0]), class_id)
+        return self._classified(logits) | dict(zip(self._fine_names, maps, strict=True))
 
     def _images(self, images):
         images = _in_range(_shaped(images, (None, None, None, 3), "images", "float32 (N, H, W, 3)"), "images")
@@ -216,17 +242,17 @@ class ServedModel(tf.Module):
             images,
             fn_output_signature=tf.TensorSpec(self._view.shape, tf.float32),
         )
-        return self._classified(views)[0]
+        return self._predicted(views)
 
     def _pixels(self, pixels):
         count = math.prod(self._view.shape)
         pixels = _in_range(_shaped(pixels, (None, count), "pixels", f"float32 (N, {count})"), "pixels")
         views = tf.map_fn(self._view.of_pixels, tf.reshape(pixels, (-1, *self._view.shape)))
-        return self._classified(views)[0]
+        return self._predicted(views)
 
     def _classify(self, inputs):
         features = tf.io.parse_example(inputs, {"image_bytes": tf.io.FixedLenFeature([], tf.string)})
-        outputs, _ = self._classified(self._views(features["image_bytes"])[0])
+        outputs = self._predicted(self._views(features["image_bytes"])[0])
         scores, order = tf.math.top_k(outputs["probabilities"], k=self._classes.shape[0])
         return {"classes": tf.gather(self._classes, order), "scores": scores}
 

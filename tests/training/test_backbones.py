@@ -12,7 +12,7 @@ import tensorflow as tf
 from training.augment import ToModelInput, to_model_input
 from training.backbones import Backbone, BackboneError, backbone, names
 from training.model import build_classifier, logits_model
-from training.serving_graph import frozen_core
+from training.serving_graph import FrozenCore
 
 CLASSES = 3
 
@@ -154,14 +154,14 @@ def test_the_frozen_network_equals_keras_and_tf_keras_vis(name, image_size):
     images = np.asarray(to_model_input(pixels, image_size, entry.scaling))
     model = trained_looking(entry, image_size, images)
     images = images[:2]
-    core = frozen_core(model, entry.cam_layer, entry.fine_layers)
-    logits, cams, *_ = core(tf.constant(images), tf.constant([-1, -1], tf.int64))
+    core = FrozenCore(model, entry.cam_layer, entry.fine_layers)
+    logits, cams = core.explain(tf.constant(images))
     np.testing.assert_allclose(tf.nn.softmax(logits), model(images, training=False), atol=1e-4)
     assert cams.shape[2:] == model.get_layer(entry.cam_layer).output.shape[1:3]
 
     engines = Gradcam(logits_model(model)), Layercam(logits_model(model))
     for label in range(CLASSES):
-        fine = core(tf.constant(images), tf.constant([label, label], tf.int64))[2:]
+        _, fine = core.explain_fine(tf.constant(images), tf.constant([label, label], tf.int64))
         ours = [
             (0, entry.cam_layer, cams[:, label]),
             *((1, *both) for both in zip(entry.fine_layers, fine, strict=True)),

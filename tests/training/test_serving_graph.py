@@ -12,7 +12,7 @@ from training.datasets import png
 from training.export import write_saved_model, write_warmup
 from training.folding import fold
 from training.preprocessing import View
-from training.serving_graph import UNROLLED_CLASSES, fine_outputs, frozen_core
+from training.serving_graph import UNROLLED_CLASSES, FrozenCore, fine_outputs
 
 layers = keras.layers
 
@@ -146,11 +146,6 @@ def test_the_original_is_not_changed():
         np.testing.assert_array_equal(one, other)
 
 
-def predicted(count: int) -> tf.Tensor:
-    """What asks for the predicted class of each of so many images."""
-    return tf.fill([count], tf.constant(-1, tf.int64))
-
-
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("last", ["pointwise", "wide", "none"])
 def test_maps_are_grad_cam_of_every_class(last, batch):
@@ -164,7 +159,7 @@ def test_maps_are_grad_cam_of_every_class(last, batch):
     for logit in per_class:
         alphas = tf.reduce_mean(tape.gradient(logit, activations), axis=(1, 2), keepdims=True)
         expected.append(tf.reduce_sum(alphas * activations, axis=-1))
-    found_logits, found = frozen_core(model, "cam")(sent, predicted(batch))
+    found_logits, found = FrozenCore(model, "cam").explain(sent)
     np.testing.assert_allclose(found_logits, logits, atol=1e-4)
     np.testing.assert_allclose(found, np.stack(expected, axis=1), atol=1e-4)
     assert np.abs(found).max() > 0.01
@@ -184,7 +179,10 @@ def test_fine_maps_are_layer_cam_of_the_class_asked_for(asked):
         *activations, logits = of_layers(sent)
         ids = np.where(np.array(asked) < 0, np.argmax(logits, axis=1), asked)
         score = tf.reduce_sum(tf.gather(logits, ids, batch_dims=1))
-    _, _, *found = frozen_core(model, "cam", FINE)(sent, tf.constant(asked, tf.int64))
+    core = FrozenCore(model, "cam", FINE)
+    found_logits, found = core.explain_fine(sent, tf.constant(asked, tf.int64))
+    for answered in (found_logits, core.predict(sent)):
+        np.testing.assert_allclose(answered, logits, atol=1e-4)
     for values, maps in zip(activations, found, strict=True):
         weights = tf.nn.relu(tape.gradient(score, values))
         np.testing.assert_allclose(maps, tf.nn.relu(tf.reduce_sum(weights * values, axis=-1)), atol=1e-4)
@@ -197,12 +195,12 @@ def test_outputs_are_named_by_the_height_of_the_map():
 
 def test_layer_cam_wants_a_layer_that_is_not_folded():
     with pytest.raises(ValueError, match="LayerCAM at plain: a batch norm behind it is folded"):
-        frozen_core(small_net(), "cam", ("plain",))
+        FrozenCore(small_net(), "cam", ("plain",))
 
 
 def test_a_layer_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="no_such_layer"):
-        frozen_core(small_net(), "no_such_layer")
+        FrozenCore(small_net(), "no_such_layer")
 
 
 def small_model(classes: int, size: int = 24) -> keras.Model:
@@ -293,7 +291,7 @@ def test_the_warm_up_asks_every_signature(signatures, tmp_path):
 def test_maps_of_few_and_of_many_classes(classes):
     model = small_model(classes)
     images = np.random.default_rng(0).uniform(-1, 1, (3, 24, 24, 3)).astype("float32")
-    logits, cams = frozen_core(model, "cam")(tf.constant(images), predicted(3))
+    logits, cams = FrozenCore(model, "cam").explain(tf.constant(images))
     assert cams.shape == (3, classes, *model.get_layer("cam").output.shape[1:3])
     network = keras.Model(model.input, [model.get_layer("cam").output, model.get_layer("logits").output])
     for label in (0, classes - 1):
@@ -307,8 +305,21 @@ def test_maps_of_few_and_of_many_classes(classes):
         np.testing.assert_allclose(logits, expected_logits, atol=1e-5)
 
 
-def test_without_the_maps_their_loop_does_not_run():
-    """TensorFlow leaves out what nobody asks for, but never a loop that it takes for stateful."""
-    core = frozen_core(small_model(UNROLLED_CLASSES + 1), "cam")
-    loops = {node.op for node in core.graph.as_graph_def().node if "While" in node.op}
-    assert loops == {"StatelessWhile"}
+def test_what_is_not_asked_for_is_not_in_the_graph(signatures):
+    """A server prepares every function that a signature calls, on its first use, wanted or not."""
+    called = {name: operations(signature) for name, signature in signatures.items()}
+    assert {name for name, types in called.items() if "ReluGrad" in types} == {"explain"}
+
+
+def operations(function) -> set[str]:
+    """The types of the operations of a concrete function and of all that it calls."""
+    graph = function.graph.as_graph_def()
+    bodies = {body.signature.name: body.node_def for body in graph.library.function}
+    found, waiting = set(), [graph.node]
+    while waiting:
+        for node in waiting.pop():
+            found.add(node.op)
+            names = [value.func.name for value in node.attr.values() if value.HasField("func")]
+            names += [one.name for value in node.attr.values() for one in value.list.func]
+            waiting += [bodies.pop(name) for name in names if name in bodies]
+    return found
