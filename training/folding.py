@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -52,9 +52,7 @@ def fold(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
         scale = gamma / np.sqrt(variance + norm.epsilon)
         shift = beta - scale * mean
         depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
-        per_output = (
-            scale.reshape(kernel.shape[2:]) if depthwise else scale
-        )  # depthwise kernels are (h, w, C, multiplier)
+        per_output = scale.reshape(kernel.shape[2:]) if depthwise else scale  # depthwise: (h, w, C, multiplier)
         folded.get_layer(convolution.name).set_weights([kernel * per_output, shift + scale * bias])
         shifts[convolution.name] = shift.astype("float32")
     return folded, shifts
@@ -74,40 +72,41 @@ def _is_convolution(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
 
 
+def _pairs(
+    model: keras.Model, consumers: dict[str, list[keras.layers.Layer]]
+) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:
+    """Every layer whose output one other alone reads, and that one."""
+    for layer in model.layers:
+        following = consumers.get(layer.name, [])
+        if len(following) == 1:
+            yield layer, following[0]
+
+
 def _foldable_norms(
     model: keras.Model, consumers: dict[str, list[keras.layers.Layer]]
 ) -> list[tuple[keras.layers.Layer, keras.layers.BatchNormalization]]:
     """Pairs of a convolution without activation and the batch norm that is its only consumer."""
-    pairs = []
-    for layer in model.layers:
-        following = consumers.get(layer.name, [])
-        linear = getattr(layer, "activation", None) is keras.activations.linear
-        if (
-            _is_convolution(layer)
-            and linear
-            and len(following) == 1
-            and isinstance(following[0], keras.layers.BatchNormalization)
-        ):
-            pairs.append((layer, following[0]))
-    return pairs
+    return [
+        (layer, norm)
+        for layer, norm in _pairs(model, consumers)
+        if _is_convolution(layer)
+        and layer.activation is keras.activations.linear
+        and isinstance(norm, keras.layers.BatchNormalization)
+    ]
 
 
 def _foldable_paddings(
     model: keras.Model, consumers: dict[str, list[keras.layers.Layer]]
 ) -> list[tuple[keras.layers.ZeroPadding2D, keras.layers.Layer]]:
     """Pairs of a padding and its only consumer, a convolution whose padding "same" would be these zeros."""
-    pairs = []
-    for layer in model.layers:
-        following = consumers.get(layer.name, [])
-        if (
-            isinstance(layer, keras.layers.ZeroPadding2D)
-            and len(following) == 1
-            and _is_convolution(following[0])
-            and following[0].padding == "valid"
-            and layer.padding == _same_padding(layer.input.shape[1:3], following[0])
-        ):
-            pairs.append((layer, following[0]))
-    return pairs
+    return [
+        (layer, convolution)
+        for layer, convolution in _pairs(model, consumers)
+        if isinstance(layer, keras.layers.ZeroPadding2D)
+        and _is_convolution(convolution)
+        and convolution.padding == "valid"
+        and layer.padding == _same_padding(layer.input.shape[1:3], convolution)
+    ]
 
 
 def _same_padding(size: Sequence[int | None], convolution: keras.layers.Layer) -> tuple[tuple[int, int], ...] | None:

@@ -148,8 +148,8 @@ class BaseClient(ABC):
             names = sorted(name for name in answer.outputs if name.startswith("map_"))
             maps = {name: decode.floats(answer.outputs, name, (count, None, None)) for name in names}
             for i, prediction in enumerate(_predictions(answer, count)):
-                one = asked[len(results)].class_id
-                explained = prediction.class_id if one == _PREDICTED or one is None else one
+                one = ids[len(results)]
+                explained = prediction.class_id if one == _PREDICTED else one
                 found = {name: values[i] for name, values in maps.items()}
                 results.append(FineExplanation(**vars(prediction), explained=explained, maps=found))
         return results
