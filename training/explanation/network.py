@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -46,20 +48,13 @@ class Network:
                 f"whose last layers are {', '.join(names[-3:])}"
             )
         self.model = model
-        self.layer: str | None = None
+        self.layer = layer
         self.image_size = int(model.input_shape[1])
         self.classes = int(model.get_layer(LOGITS_LAYER).output.shape[-1])
         self.baseline = np.asarray(baseline, np.float32)
         self.batch = batch
-        folded, _ = fold(model)  # the same logits and gradients of the input, in less time
-        self._to_logits = keras.Model(folded.input, folded.get_layer(LOGITS_LAYER).output)
-        images, class_ids = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32), tf.TensorSpec([None], tf.int64)
-        self._logits = tf.function(self._logits_graph, input_signature=[images], autograph=False)
-        self._input_gradients = tf.function(
-            self._input_gradients_graph, input_signature=[images, class_ids], autograph=False
-        )
-        if layer is not None:
-            self._open(layer)
+        self._whole = _Whole(model)
+        self._opened = None if layer is None else _Opened(model, layer)
 
     def at(self, layer: str | None) -> Network:
         """The same network, looked at in another layer.
@@ -68,15 +63,13 @@ class Network:
             ExplanationError: the model has no such layer, or its output has no positions.
         """
         other = copy.copy(self)
-        other.layer = None
-        if layer is not None:
-            other._open(layer)
+        other.layer = layer
+        other._opened = None if layer is None else _Opened(self.model, layer)
         return other
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """float32 (N, C) of images float32 (N, S, S, 3)."""
-        images = self.checked(images)
-        return np.concatenate([self._logits(images[part]).numpy() for part in self._parts(len(images))])
+        return np.concatenate([self._whole.logits(part).numpy() for part in self._parts(self.checked(images))])
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """float32 (N, C) of images float32 (N, S, S, 3)."""
@@ -88,16 +81,13 @@ class Network:
 
     def input_gradients(self, images: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
         """d logit / d image, float32 (N, S, S, 3), of every image's own class."""
-        images, class_ids = self.checked(images, class_ids)
-        return np.concatenate(
-            [self._input_gradients(images[part], class_ids[part]).numpy() for part in self._parts(len(images))]
-        )
+        pairs = self._pairs(images, class_ids)
+        return np.concatenate([self._whole.input_gradients(*pair).numpy() for pair in pairs])
 
     def activations(self, images: np.ndarray) -> Iterator[np.ndarray]:
         """The layer's activations, float32 (B, h, w, K), batch after batch: all of them may not fit in memory."""
-        images = self.checked(images)
-        for part in self._parts(len(images)):
-            yield self._activations(images[part]).numpy()
+        for part in self._parts(self.checked(images)):
+            yield self._opened.activations(part).numpy()
 
     def of_layer(
         self, function: Callable[[np.ndarray, np.ndarray], np.ndarray], images: np.ndarray, class_ids: np.ndarray
@@ -112,9 +102,9 @@ class Network:
         Returns:
             float32 (N, h, w).
         """
-        images, class_ids = self.checked(images, class_ids)
-        tensors = (self._layer_gradients(images[part], class_ids[part]) for part in self._parts(len(images)))
-        return np.concatenate([function(*(one.numpy() for one in both)) for both in tensors]).astype(np.float32)
+        both = (self._opened.with_gradients(*pair) for pair in self._pairs(images, class_ids))
+        maps = [function(activations.numpy(), gradients.numpy()) for activations, gradients in both]
+        return np.concatenate(maps).astype(np.float32)
 
     def checked(self, images: np.ndarray, class_ids: np.ndarray | None = None):
         """`images` as float32 (N, S, S, 3), and `class_ids`, where given, as int64 (N,) beside them.
@@ -143,40 +133,69 @@ class Network:
             )
         return images, class_ids.astype(np.int64)
 
-    def _open(self, layer: str) -> None:
-        spatial = [one.name for one in self.model.layers if len(getattr(one.output, "shape", ())) == 4]
+    def _pairs(self, images: np.ndarray, class_ids: np.ndarray) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        images, class_ids = self.checked(images, class_ids)
+        return zip(self._parts(images), self._parts(class_ids), strict=True)
+
+    def _parts(self, values: np.ndarray) -> Iterator[tf.Tensor]:
+        return (tf.constant(values[start : start + self.batch]) for start in range(0, len(values), self.batch))
+
+
+class _Whole:
+    """From the input to the logits, traced when first used."""
+
+    def __init__(self, model: keras.Model):
+        folded, _ = fold(model)  # the same logits and gradients of the input, in less time
+        self._to_logits = keras.Model(folded.input, folded.get_layer(LOGITS_LAYER).output)
+        self._images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
+
+    @functools.cached_property
+    def logits(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        return _traced(lambda images: self._to_logits(images, training=False), self._images)
+
+    @functools.cached_property
+    def input_gradients(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        def gradients(images, class_ids):
+            return tf.gradients(_chosen(self._to_logits(images, training=False), class_ids), images)[0]
+
+        return _traced(gradients, self._images, tf.TensorSpec([None], tf.int64))
+
+
+class _Opened:
+    """From the input to a layer, and from there to the logits, traced when first used."""
+
+    def __init__(self, model: keras.Model, layer: str):
+        spatial = [one.name for one in model.layers if len(getattr(one.output, "shape", ())) == 4]
         if layer not in spatial:
-            known = layer in [one.name for one in self.model.layers]
+            known = layer in [one.name for one in model.layers]
             problem = "has no positions to be drawn" if known else "does not exist"
             raise ExplanationError(
                 f"layer {layer!r} {problem}{nearest(layer, spatial, 3)}; expected one of the {len(spatial)} layers of "
-                f"{self.model.name} with an output (N, h, w, K), such as {', '.join(spatial[-3:])}"
+                f"{model.name} with an output (N, h, w, K), such as {', '.join(spatial[-3:])}"
             )
-        self.layer = layer
-        output = self.model.get_layer(layer).output
-        self._to_layer = keras.Model(self.model.input, output)
-        self._to_both = keras.Model(self.model.input, [output, self.model.get_layer(LOGITS_LAYER).output])
-        images, class_ids = self._input_gradients.input_signature
-        self._activations = tf.function(self._activations_graph, input_signature=[images], autograph=False)
-        self._layer_gradients = tf.function(
-            self._layer_gradients_graph, input_signature=[images, class_ids], autograph=False
-        )
+        output = model.get_layer(layer).output
+        self._to_layer = keras.Model(model.input, output)
+        self._to_both = keras.Model(model.input, [output, model.get_layer(LOGITS_LAYER).output])
+        self._images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
 
-    def _logits_graph(self, images):
-        return self._to_logits(images, training=False)
+    @functools.cached_property
+    def activations(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        return _traced(lambda images: tf.cast(self._to_layer(images, training=False), tf.float32), self._images)
 
-    def _input_gradients_graph(self, images, class_ids):
-        logits = self._to_logits(images, training=False)
-        # of every image its own logit: no image's logit hangs on another image
-        return tf.gradients(tf.gather(logits, class_ids, batch_dims=1), images)[0]
+    @functools.cached_property
+    def with_gradients(self) -> Callable[[tf.Tensor, tf.Tensor], list[tf.Tensor]]:
+        def both(images, class_ids):
+            activations, logits = self._to_both(images, training=False)
+            gradients = tf.gradients(_chosen(logits, class_ids), activations)[0]
+            return [tf.cast(activations, tf.float32), tf.cast(gradients, tf.float32)]
 
-    def _activations_graph(self, images):
-        return tf.cast(self._to_layer(images, training=False), tf.float32)
+        return _traced(both, self._images, tf.TensorSpec([None], tf.int64))
 
-    def _layer_gradients_graph(self, images, class_ids):
-        activations, logits = self._to_both(images, training=False)
-        gradients = tf.gradients(tf.gather(logits, class_ids, batch_dims=1), activations)[0]
-        return tf.cast(activations, tf.float32), tf.cast(gradients, tf.float32)
 
-    def _parts(self, count: int) -> Iterator[slice]:
-        return (slice(start, start + self.batch) for start in range(0, count, self.batch))
+def _traced(function: Callable[..., Any], *specifications: tf.TensorSpec) -> Callable[..., Any]:
+    return tf.function(function, autograph=False).get_concrete_function(*specifications)
+
+
+def _chosen(logits: tf.Tensor, class_ids: tf.Tensor) -> tf.Tensor:
+    """Of every image its own logit (N,): no image's logit hangs on another image, so one gradient serves them all."""
+    return tf.gather(logits, class_ids, batch_dims=1)

@@ -5,11 +5,13 @@ It is what the tests hold ours against. Where its maps differ by design, README.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
 
 from training.explanation.errors import ExplanationError
@@ -24,6 +26,7 @@ _CAMS = {
     "score_cam": "scorecam.Scorecam",
 }
 _SALIENCIES = {"saliency": 0, "smooth_grad": 20}  # the samples of each
+_COPIES = 1000  # of an image, masked
 NAMES = (*_CAMS, *_SALIENCIES)
 
 
@@ -45,11 +48,12 @@ def maps(method: Method, network: Network, images: np.ndarray, class_ids: np.nda
     if method.name not in NAMES:
         raise ExplanationError(f"tf-keras-vis has no {method.name}; expected one of {', '.join(NAMES)}")
     images, class_ids = network.checked(images, class_ids)
-    # its Score-CAM holds all masked copies of all images at once
-    batch = 1 if method.name == "score_cam" else network.batch
+    batch = network.batch
+    if method.name == "score_cam":  # it holds the masked copies of all its images at once
+        batch = max(_COPIES // network.model.get_layer(network.layer).output.shape[-1], 1)
     parts = (slice(start, start + batch) for start in range(0, len(images), batch))
     explain = _cam if method.name in _CAMS else _saliency
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_progress():
         warnings.simplefilter("ignore")  # it imports from SciPy's old places, and names inputs in an old way
         return np.concatenate([explain(method.name, network, images[part], class_ids[part]) for part in parts])
 
@@ -83,3 +87,15 @@ def _loaded(path: str, network: Network, class_ids: np.ndarray) -> tuple[Callabl
             f"the engine tf-keras-vis is not installed ({error}): pip install 'tf-keras-vis==0.8.7' 'scipy<2'"
         ) from error
     return found(logits_model(network.model)), CategoricalScore(class_ids.tolist())
+
+
+@contextlib.contextmanager
+def _without_progress() -> Iterator[None]:
+    """It predicts with Keras, which draws a bar each time."""
+    wanted = keras.config.is_interactive_logging_enabled()
+    keras.config.disable_interactive_logging()
+    try:
+        yield
+    finally:
+        if wanted:
+            keras.config.enable_interactive_logging()
