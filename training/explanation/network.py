@@ -54,7 +54,8 @@ class Network:
         self.baseline = np.asarray(baseline, np.float32)
         self.batch = batch
         self._whole = _Whole(model)
-        self._opened = None if layer is None else _Opened(model, layer)
+        self._layers: dict[str, _Opened] = {}  # shared by all that `at` gives
+        self._opened = self._open(layer)
 
     def at(self, layer: str | None) -> Network:
         """The same network, looked at in another layer.
@@ -64,7 +65,7 @@ class Network:
         """
         other = copy.copy(self)
         other.layer = layer
-        other._opened = None if layer is None else _Opened(self.model, layer)
+        other._opened = self._open(layer)
         return other
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -132,6 +133,13 @@ class Network:
                 f"class_ids: expected 0..{self.classes - 1}, got {class_ids.min()} to {class_ids.max()}"
             )
         return images, class_ids.astype(np.int64)
+
+    def _open(self, layer: str | None) -> _Opened | None:
+        if layer is None:
+            return None
+        if layer not in self._layers:
+            self._layers[layer] = _Opened(self.model, layer)
+        return self._layers[layer]
 
     def _pairs(self, images: np.ndarray, class_ids: np.ndarray) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         images, class_ids = self.checked(images, class_ids)
