@@ -148,7 +148,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
     columns = min(len(shown), 4)
     rows = -(-len(shown) // columns)
     figure, grid = plt.subplots(
-        rows, columns, figsize=(2.2 + 2.6 * columns, rows * (1.0 + 0.36 * len(methods))), sharey=True,
+        rows, columns, figsize=(2.2 + 2.6 * columns, rows * (1.0 + 0.32 * len(methods))), sharey=True,
         layout="constrained", squeeze=False,
     )  # fmt: skip
     for axes in grid.ravel()[len(shown) :]:
@@ -189,9 +189,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", type=int, help="default: the newest")
     parser.add_argument("--models", type=Path, default=MODELS)
     parser.add_argument("--images", type=int, default=IMAGES, help=f"test images (default: {IMAGES})")
-    parser.add_argument("--method", action="append", help="several times for several (default: all)")
+    parser.add_argument("--method", action="append", help="may be repeated (default: all)")
     parser.add_argument(
-        "--layer", action="append", help="several times for several (default: the CAM layer; LayerCAM finer, too)"
+        "--layer",
+        action="append",
+        help="of the CAMs, or all; may be repeated (default: the CAM layer; LayerCAM finer, too)",
     )
     parser.add_argument("--output", type=Path, help="a folder (default: reports/<name>/<version>)")
     arguments = parser.parse_args(argv)
@@ -201,7 +203,7 @@ def main(argv: list[str] | None = None) -> int:
         wanted = [method(name) for name in arguments.method or METHODS]
         version = open_version(arguments.models, arguments.name, arguments.version)
         finer = () if arguments.layer else version.layers[1:]
-        chosen = candidates(wanted, arguments.layer or version.layers[:1], finer)
+        chosen = candidates(wanted, version.layers_called(arguments.layer), finer)
         directory = arguments.output or Path("reports") / arguments.name / version.directory.name
         with tqdm(total=len(chosen), desc="measuring", unit="method", disable=not sys.stderr.isatty()) as bar:
 

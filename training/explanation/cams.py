@@ -81,10 +81,10 @@ def hires_cam(network: Network, images: np.ndarray, class_ids: np.ndarray) -> np
 
 
 def eigen_cam(network: Network, images: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
-    """A v_1: the activations of each image along their first principal direction, whatever the class.
+    """ReLU(A v_1): the activations of each image along their first principal direction, whatever the class.
 
     v_1 is the first right singular vector of A as a matrix (h * w, K), uncentred; of its two signs the one with which
-    the map's sum is positive.
+    the map's sum is positive. What then is below zero is no evidence against a class, so it is left out.
 
     Source: Muhammad and Yeasin, 2020, https://arxiv.org/abs/2008.00299, section III.
     """
@@ -95,7 +95,7 @@ def eigen_cam(network: Network, images: np.ndarray, class_ids: np.ndarray) -> np
         left, values, _ = np.linalg.svd(matrices, full_matrices=False)
         projected = left[..., 0] * values[:, :1]  # (N, h * w): A v_1
         signs = np.where(projected.sum(axis=1, keepdims=True) < 0.0, -1.0, 1.0)
-        maps.append((signs * projected).reshape(count, height, width))
+        maps.append(np.maximum(signs * projected, 0.0).reshape(count, height, width))
     return np.concatenate(maps).astype(np.float32)
 
 

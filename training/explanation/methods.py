@@ -80,7 +80,7 @@ METHODS = {
         Method("layer_cam", "LayerCAM", cams.layer_cam, layer=True),
         Method("hires_cam", "HiResCAM", cams.hires_cam, layer=True, signed=True, linear=cams.hires_cam),
         Method("score_cam", "Score-CAM", cams.score_cam, layer=True),
-        Method("eigen_cam", "Eigen-CAM", cams.eigen_cam, layer=True, signed=True, class_dependent=False),
+        Method("eigen_cam", "Eigen-CAM", cams.eigen_cam, layer=True, class_dependent=False),
         Method("saliency", "Saliency", gradients.saliency),
         Method("smooth_grad", "SmoothGrad", gradients.smooth_grad),
         Method(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ class Version:
         """
         empty = self.to_model(np.full((1, *self.view.shape), self.nothing, np.float32))
         return Network(self.model, layer, baseline=empty[0, 0, 0], batch=batch)
+
+    def layers_called(self, choices: Sequence[str] | None) -> tuple[str, ...]:
+        """What a command line's choice stands for: None is the CAM layer, "all" that and the finer ones."""
+        if not choices:
+            return self.layers[:1]
+        return self.layers if "all" in choices else tuple(choices)
 
     def to_model(self, views: np.ndarray) -> np.ndarray:
         """Views 0..255, (N, V, V, C), as the model takes them: float32 (N, S, S, 3)."""

@@ -9,8 +9,13 @@ import keras
 import numpy as np
 import pytest
 
+from training import manifest
+from training.datasets.fashion_mnist import CLASSES
 from training.explanation.network import Network
 from training.explanation.version import Version, open_version
+from training.export import write_saved_model
+from training.model import build_classifier
+from training.preprocessing import View
 
 layers = keras.layers
 SHIPPED = Path(__file__).resolve().parents[3] / "serving/models"
@@ -61,6 +66,31 @@ def images() -> np.ndarray:
 @pytest.fixture(scope="session")
 def class_ids(images) -> np.ndarray:
     return np.arange(len(images)) % 4
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Path:
+    """A folder of models: fashion_mnist with a small net as version 1, and version 2 without a Keras model."""
+    base_path = tmp_path_factory.mktemp("models") / "fashion_mnist"
+    for number in (1, 2):
+        directory = base_path / str(number)
+        model = build_classifier("mini_cnn", len(CLASSES), 32, dropout=0.1, batch_norm_momentum=0.9)
+        with_weights(model, seed=number)
+        write_saved_model(model, CLASSES, directory, "relu_3", View())
+        (directory / "assets.extra").mkdir()
+        if number == 1:
+            model.save(directory / "assets.extra" / "model.keras")
+        described = {
+            "name": "fashion_mnist",
+            "version": number,
+            "classes": list(CLASSES),
+            "cam_layers": ["relu_3"],
+            "backbone": "mini_cnn",
+            "preprocessing": "fashion_mnist: 28x28 grey, light object on black",
+            "training": {"dataset": "fashion_mnist"},
+        }
+        manifest.write(directory, described)
+    return base_path.parent
 
 
 @pytest.fixture(scope="session")

@@ -103,9 +103,8 @@ def test_eigen_cam_is_the_best_map_that_one_direction_gives(network, images):
         matrix = activation.reshape(-1, activation.shape[-1]).astype("float64")
         values, vectors = np.linalg.eigh(matrix.T @ matrix)
         expected = matrix @ vectors[:, -1]
-        np.testing.assert_allclose(one.ravel(), expected * np.sign(expected.sum()), atol=1e-4)
+        np.testing.assert_allclose(one.ravel(), np.abs(expected), atol=1e-4)  # behind a ReLU all have one sign
         assert (one**2).sum() == pytest.approx(values[-1], rel=1e-4)
-        assert one.sum() > 0
 
 
 def test_score_cam_with_some_channels_takes_those_that_vary_most(network, images, class_ids):
