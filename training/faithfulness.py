@@ -28,7 +28,7 @@ from training.explanation.version import MODEL_FILE, Version, open_version
 from training.settings import MODELS
 
 IMAGES = 500
-_SETTINGS = ("FRACTIONS", "ROAD_FRACTIONS", "BLUR", "SANITY_IMAGES", "SCORE_CAM_CHANNELS", "RESAMPLES")
+_SETTINGS = ("FRACTIONS", "ROAD_FRACTIONS", "BLUR", "SANITY_IMAGES", "QUICK", "RESAMPLES")
 
 
 def measure_version(
@@ -65,8 +65,9 @@ def measure_version(
         "model_sha256": hashlib.sha256((version.directory / MODEL_FILE).read_bytes()).hexdigest(),
         "images": len(drawn),
         "images_sha256": hashlib.sha256(test.images[drawn].tobytes()).hexdigest(),
-        "settings": {name.lower(): np.asarray(getattr(faithfulness, name)).tolist() for name in _SETTINGS},
+        "settings": {name.lower(): getattr(faithfulness, name) for name in _SETTINGS},
     }
+    facts = json.loads(json.dumps(facts))  # tuples are lists, as in what is read again
     subject = Subject(
         version.network(),
         test.images[drawn],

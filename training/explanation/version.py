@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from training import manifest
 from training.augment import to_model_input
@@ -64,14 +63,6 @@ class Version:
     def to_model(self, views: np.ndarray) -> np.ndarray:
         """Views 0..255, (N, V, V, C), as the model takes them: float32 (N, S, S, 3)."""
         return np.asarray(to_model_input(views, self.model.input_shape[1], self.view.scaling))
-
-    def view_of(self, image_bytes: bytes) -> np.ndarray:
-        """What the model sees of an encoded image: float32 (V, V, C), 0..255.
-
-        Raises:
-            tf.errors.InvalidArgumentError: it cannot be decoded, or is too large.
-        """
-        return self.view.of_bytes(tf.constant(image_bytes))[0].numpy()
 
     def class_id(self, choice: str) -> int:
         """The number of a class given by its name or number.

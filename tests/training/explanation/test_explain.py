@@ -101,8 +101,8 @@ def test_what_cannot_be_read_is_left_out(run, photos, tmp_path, capsys):
         (["--method", "hires_cam", "--engine", "tf-keras-vis"], "tf-keras-vis has no hires_cam; expected one of"),
     ],
 )
-def test_what_does_not_exist(arguments, message, run, photos, capsys):
-    assert run(photos[0], *arguments) == 2
+def test_what_does_not_exist(arguments, message, run, capsys):
+    assert run("--of-class", "Bag", "--count", 1, *arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error

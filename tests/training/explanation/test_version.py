@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.datasets import png
 from training.explanation.errors import ExplanationError
 from training.explanation.version import open_version
 
@@ -28,11 +27,6 @@ def test_nothing_is_an_empty_view(version):
     network = version.network("relu_3")
     empty = version.to_model(np.zeros((1, 28, 28, 1)))
     np.testing.assert_array_equal(np.broadcast_to(network.baseline, empty.shape), empty)
-
-
-def test_it_sees_what_is_served(version):
-    image = version.test_images().images[0]
-    np.testing.assert_array_equal(version.view_of(png(image)), image)
 
 
 @pytest.mark.parametrize(("choice", "number"), [("Bag", 8), ("ankle BOOT", 9), ("3", 3), ("t-shirt/top", 0)])
