@@ -80,7 +80,7 @@ def explained(
         chosen: methods, each with its layer, None where it needs none.
         class_id: what is explained; None: of each picture the class that is predicted.
         against_id: explains what speaks for the class rather than for this one.
-        engine: one of ENGINES.
+        engine: one of ENGINES. tf-keras-vis has no map before its ReLU, so a contrast of it is that of two ReLUs.
 
     Returns:
         The rows with what the model says of them written beside, and a column a method.
@@ -140,10 +140,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.explain", description=__doc__.splitlines()[0])
     parser.add_argument("images", type=Path, nargs="*", metavar="IMAGE")
     parser.add_argument(
-        "--method", action="append", help=f"all, or one of {', '.join(METHODS)}; several times for several"
+        "--method",
+        action="append",
+        help=f"all, {', '.join(METHODS)}; may be repeated (default: what the service offers)",
     )
     parser.add_argument(
-        "--layer", action="append", help="of the CAMs; several times for several (default: the CAM layer)"
+        "--layer", action="append", help="of the CAMs, or all; may be repeated (default: the CAM layer)"
     )
     parser.add_argument("--class", dest="of", metavar="CLASS", help="by name or number (default: the predicted one)")
     parser.add_argument("--against", metavar="CLASS", help="what speaks for the class rather than for this one")

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import tensorflow as tf
 from scipy import ndimage, stats
 
 from training.explanation.imputation import impute
 from training.explanation.methods import Method
 from training.explanation.network import Network
 from training.explanation.randomisation import randomised
+from training.explanation.resampling import at_size
 from training.model import LOGITS_LAYER
 from training.preprocessing import FUZZ
 
@@ -232,11 +232,6 @@ def pixel_ranks(maps: np.ndarray, seed: int = 0) -> np.ndarray:
     lot = np.random.default_rng(seed).permutation(flat.shape[1])
     order = lot[np.argsort(-flat[:, lot], axis=1, kind="stable")]  # pixels, the most relevant first
     return np.argsort(order, axis=1).reshape(maps.shape)
-
-
-def at_size(maps: np.ndarray, size: int) -> np.ndarray:
-    """Maps (N, h, w) resampled linearly to (N, size, size), averaging where they are finer."""
-    return tf.image.resize(maps[..., None], (size, size), antialias=True)[..., 0].numpy()
 
 
 def interval(values: np.ndarray) -> dict[str, float]:

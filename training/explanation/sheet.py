@@ -12,7 +12,7 @@ import matplotlib.patches
 import numpy as np
 from matplotlib.figure import Figure
 
-from training.explanation.faithfulness import at_size
+from training.explanation.resampling import at_size
 
 POSITIVE, SIGNED = (
     "inferno",
