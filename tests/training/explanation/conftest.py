@@ -70,14 +70,13 @@ def class_ids(images) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Path:
-    """A folder of models: fashion_mnist with a small net as version 1, and version 2 without a Keras model."""
+    """A folder of models: fashion_mnist with a small net as version 1, and version 2 with its manifest alone."""
     base_path = tmp_path_factory.mktemp("models") / "fashion_mnist"
+    model = with_weights(build_classifier("mini_cnn", len(CLASSES), 32, dropout=0.1, batch_norm_momentum=0.9))
+    write_saved_model(model, CLASSES, base_path / "1", "relu_3", View())
     for number in (1, 2):
         directory = base_path / str(number)
-        model = build_classifier("mini_cnn", len(CLASSES), 32, dropout=0.1, batch_norm_momentum=0.9)
-        with_weights(model, seed=number)
-        write_saved_model(model, CLASSES, directory, "relu_3", View())
-        (directory / "assets.extra").mkdir()
+        (directory / "assets.extra").mkdir(parents=True)
         if number == 1:
             model.save(directory / "assets.extra" / "model.keras")
         described = {
