@@ -1,0 +1,97 @@
+"""Small nets with weights as after training, and images for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from training import manifest
+from training.datasets.fashion_mnist import CLASSES
+from training.explanation.network import Network
+from training.explanation.version import Version, open_version
+from training.export import write_saved_model
+from training.model import build_classifier
+from training.preprocessing import View
+
+layers = keras.layers
+SHIPPED = Path(__file__).resolve().parents[3] / "serving/models"
+
+
+def with_weights(model: keras.Model, seed: int = 0) -> keras.Model:
+    """Weights and statistics as after training: nowhere 0 or 1, biases included."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+        else:
+            layer.set_weights([rng.normal(0, 0.3, weight.shape) for weight in layer.get_weights()])
+    return model
+
+
+def build_small_net(*, pooled: bool = True) -> keras.Model:
+    """16 px, 4 classes; "cam" is a ReLU (N, 7, 7, 6), read by global average pooling or by more layers."""
+    inputs = keras.Input((16, 16, 3), name="image")
+    x = layers.Conv2D(5, 3, use_bias=False, name="conv")(inputs)
+    x = layers.ReLU(name="early")(layers.BatchNormalization(name="norm")(x))
+    x = layers.MaxPooling2D(2, name="pool")(x)
+    x = layers.ReLU(name="cam")(layers.Conv2D(6, 3, padding="same", name="conv_2")(x))
+    if not pooled:
+        x = layers.ReLU(name="late")(layers.Conv2D(8, 3, name="conv_3")(x))
+    x = layers.GlobalAveragePooling2D(name="average")(x)
+    logits = layers.Dense(4, name="logits")(x)
+    return with_weights(keras.Model(inputs, layers.Activation("softmax")(logits), name="small"))
+
+
+@pytest.fixture
+def small_net() -> Callable[..., keras.Model]:
+    """A new one a call, so that a test may change its weights."""
+    return build_small_net
+
+
+@pytest.fixture(scope="session")
+def network() -> Network:
+    """In batches that do not divide the images."""
+    return Network(build_small_net(pooled=False), "cam", batch=16)
+
+
+@pytest.fixture(scope="session")
+def images() -> np.ndarray:
+    return np.random.default_rng(1).uniform(-1, 1, (50, 16, 16, 3)).astype("float32")
+
+
+@pytest.fixture(scope="session")
+def class_ids(images) -> np.ndarray:
+    return np.arange(len(images)) % 4
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Path:
+    """A folder of models: fashion_mnist with a small net as version 1, and version 2 with its manifest alone."""
+    base_path = tmp_path_factory.mktemp("models") / "fashion_mnist"
+    model = with_weights(build_classifier("mini_cnn", len(CLASSES), 32, dropout=0.1, batch_norm_momentum=0.9))
+    write_saved_model(model, CLASSES, base_path / "1", "relu_3", View())
+    for number in (1, 2):
+        directory = base_path / str(number)
+        (directory / "assets.extra").mkdir(parents=True)
+        if number == 1:
+            model.save(directory / "assets.extra" / "model.keras")
+        described = {
+            "name": "fashion_mnist",
+            "version": number,
+            "classes": list(CLASSES),
+            "cam_layers": ["relu_3"],
+            "backbone": "mini_cnn",
+            "preprocessing": "fashion_mnist: 28x28 grey, light object on black",
+            "training": {"dataset": "fashion_mnist"},
+        }
+        manifest.write(directory, described)
+    return base_path.parent
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Version:
+    return open_version(SHIPPED, "fashion_mnist", 1)

@@ -1,0 +1,125 @@
+"""A published version as explanations need it: its Keras model, its classes, and what it sees of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from training import manifest
+from training.augment import to_model_input
+from training.backbones import backbone
+from training.datasets import Split, load_test
+from training.evaluate import trained_on
+from training.explanation.errors import ExplanationError, nearest
+from training.explanation.network import BATCH, Network
+from training.preprocessing import View
+from training.versions import newest_or, versions
+
+MODEL_FILE = Path("assets.extra") / "model.keras"
+# What stands for "nothing there", 0..255: the ground of Fashion-MNIST's images; the middle grey of colour images
+_NOTHING = {"fashion_mnist": 0.0, "colour": 127.5}
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a version directory holds, opened by `open_version`."""
+
+    directory: Path
+    described: dict[str, Any]  # the manifest
+    model: keras.Model
+    view: View
+    layers: tuple[str, ...]  # the CAM layer, then finer ones
+    classes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.described['name']}, version {self.directory.name}"
+
+    @property
+    def nothing(self) -> float:
+        """What stands for "nothing there" in a view, 0..255."""
+        return _NOTHING[self.view.preprocessing]
+
+    def network(self, layer: str | None = None, batch: int = BATCH) -> Network:
+        """The model, opened at a layer; nothing is what its view has where there is no object.
+
+        Raises:
+            ExplanationError: the model has no such layer, or its output has no positions.
+        """
+        empty = self.to_model(np.full((1, *self.view.shape), self.nothing, np.float32))
+        return Network(self.model, layer, baseline=empty[0, 0, 0], batch=batch)
+
+    def layers_called(self, choices: Sequence[str] | None) -> tuple[str, ...]:
+        """What a command line's choice stands for: None is the CAM layer, "all" that and the finer ones."""
+        if not choices:
+            return self.layers[:1]
+        return self.layers if "all" in choices else tuple(choices)
+
+    def to_model(self, views: np.ndarray) -> np.ndarray:
+        """Views 0..255, (N, V, V, C), as the model takes them: float32 (N, S, S, 3)."""
+        return np.asarray(to_model_input(views, self.model.input_shape[1], self.view.scaling))
+
+    def class_id(self, choice: str) -> int:
+        """The number of a class given by its name or number.
+
+        Raises:
+            ExplanationError: there is none; the message lists them, and the nearest.
+        """
+        by_name = {name.casefold(): number for number, name in enumerate(self.classes)}
+        if choice.casefold() in by_name:
+            return by_name[choice.casefold()]
+        if choice.isdecimal() and int(choice) < len(self.classes):
+            return int(choice)
+        listed = ", ".join(f"{number} {name}" for number, name in enumerate(self.classes))
+        raise ExplanationError(f"no class {choice!r}{nearest(choice, self.classes)}; the classes are {listed}")
+
+    def test_images(self) -> Split:
+        """The test split of the data that the version was trained on.
+
+        Raises:
+            DataError: it is not here.
+        """
+        return load_test(trained_on(self.directory, None, None))
+
+
+def open_version(models: Path, name: str, version: int | None) -> Version:
+    """Opens a version of a model.
+
+    Args:
+        models: the folder of all models.
+        name: of the model.
+        version: its number; None: the newest.
+
+    Raises:
+        ExplanationError: no such model, or the version has no Keras model to be explained.
+        FileNotFoundError: no such version; the message lists what there is.
+    """
+    base_path = models / name
+    known = sorted(path.name for path in models.iterdir() if versions(path)) if models.is_dir() else []
+    if name not in known:
+        raise ExplanationError(
+            f"no model {name!r} in {models}{nearest(name, known)}; there are: {', '.join(known) or 'none'}"
+        )
+    directory = newest_or(base_path, version)
+    if not (directory / MODEL_FILE).is_file():
+        with_model = [str(number) for number in versions(base_path) if (base_path / str(number) / MODEL_FILE).is_file()]
+        raise ExplanationError(
+            f"{directory} has no {MODEL_FILE}: expected a version as training.export writes it, with its Keras model; "
+            f"versions of {name} that have one: {', '.join(with_model) or 'none'}"
+        )
+    described = manifest.read(directory)
+    preprocessing, _, size = described["preprocessing"].partition(": ")
+    chosen = backbone(described["backbone"])
+    return Version(
+        directory=directory,
+        described=described,
+        model=keras.models.load_model(directory / MODEL_FILE, compile=False),
+        view=View(preprocessing, int(size.partition("x")[0]), chosen.scaling),
+        layers=(described["cam_layers"][0], *chosen.fine_layers),
+        classes=tuple(described["classes"]),
+    )
