@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from training import manifest
 from training.datasets import Split, load_test
-from training.evaluate import BATCH, confusion_matrix, evaluate
+from training.evaluate import evaluate
+from training.evaluation.classification import confusion_matrix
+from training.evaluation.served import BATCH
 
 VERSION = Path(__file__).resolve().parents[2] / "serving/models/fashion_mnist/1"
 TARGET = 0.94

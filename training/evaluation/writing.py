@@ -1,0 +1,71 @@
+"""Writes a report's folder: report.json, MODEL_CARD.md, the pictures as PNG and SVG, and index.html."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from training.evaluation import card, data, data_plots, page, plots
+from training.evaluation.report import Evaluation
+from training.evaluation.style import data_uri_for_page, save
+
+SAMPLES = 10  # images a class
+FAITHFULNESS = "faithfulness"  # the name of what training.faithfulness leaves in the folder: .json, .svg
+
+
+def write_report(evaluation: Evaluation, described: Mapping[str, Any], directory: Path) -> None:
+    """Writes everything; what is there of an earlier run is replaced.
+
+    Args:
+        evaluation: what was found.
+        described: the version's manifest.
+        directory: of the report, made if missing.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    _write(directory / "report.json", json.dumps(evaluation.report, indent=2, ensure_ascii=False))
+    _write(directory / "MODEL_CARD.md", card.render(described, evaluation.report))
+    drawn = {}
+    for name, draw in _plots(evaluation, described["classes"]).items():
+        save(draw(), directory / name)
+        drawn[name] = data_uri_for_page(directory / f"{name}.svg")
+    faithfulness = _read(directory / f"{FAITHFULNESS}.json")
+    if faithfulness and (directory / f"{FAITHFULNESS}.svg").is_file():
+        drawn[FAITHFULNESS] = data_uri_for_page(directory / f"{FAITHFULNESS}.svg")
+    _write(directory / "index.html", page.render(evaluation, described, drawn, faithfulness))
+
+
+def _plots(evaluation: Evaluation, classes: list[str]) -> dict[str, Callable[[], Figure]]:
+    """What draws each picture, by its name."""
+    report, train = evaluation.report, evaluation.training.train
+    figures, facts = report["classification"], report["data"]
+    samples = [train.images[those] for those in data.samples(train.labels, len(classes), SAMPLES)]
+    means = data.mean_images(train, len(classes))
+    wanted = {
+        "confusion_matrix": lambda: plots.confusion(figures),
+        "confusion_matrix_normalised": lambda: plots.confusion(figures, normalised=True),
+        "class_scores": lambda: plots.class_scores(figures),
+        "class_bias": lambda: plots.class_bias(report["bias"]),
+        "reliability": lambda: plots.reliability(report["calibration"]),
+        "robustness": lambda: plots.robustness(report["robustness"]),
+        "robustness_by_class": lambda: plots.robustness_by_class(report["robustness"]),
+        "latency": lambda: plots.latency(report["speed"]["latency"]),
+        "class_balance": lambda: data_plots.class_balance(facts["counts"]),
+        "samples": lambda: data_plots.image_rows(samples, classes, "Training images of every class"),
+        "mean_images": lambda: data_plots.image_rows([[mean] for mean in means], classes, "The mean of every class"),
+        "pixels": lambda: data_plots.pixels(facts["pixels"]),
+    }
+    if all(evaluation.planes.values()):
+        wanted["planes"] = lambda: data_plots.planes(evaluation.planes, evaluation.plane_labels, classes)
+    return wanted
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
