@@ -74,9 +74,10 @@ def _verdict(
     never = [name for name, n, m in zip(classes, occurs, predicted, strict=True) if n and not m]
     if nearly_everything is not None:
         number = list(classes).index(nearly_everything)
+        said, true = percent(predicted[number] / total, 0), percent(occurs[number] / total, 0)
         return (
-            f"It says {nearly_everything} for nearly everything: {percent(predicted[number] / total, 0)} of its answers, where "
-            f"{percent(occurs[number] / total, 0)} of the images are that."
+            f"It says {nearly_everything} for nearly everything: {said} of its answers, where {true} of the images are "
+            "that."
         )
     silent = f" It never says {', '.join(never)}." if never else ""
     if p >= LIKELY:

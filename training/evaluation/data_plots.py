@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from training.evaluation.data import BINS
-from training.evaluation.style import CATEGORIES, INK, category_colours, drawing, shortened
+from training.evaluation.style import CATEGORIES, GRID, INK, category_colours, drawing, shortened
 
 SHOWN_CLASSES = 30  # of samples; a picture of more is too long to look at
 LABELLED_CLASSES = 25  # in a plane; more names cover each other
@@ -43,27 +43,33 @@ def class_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
 
 
 @drawing()
-def image_rows(rows: Sequence[Sequence[np.ndarray]], names: Sequence[str], title: str) -> Figure:
-    """Images in rows, each with its name: uint8 (H, W, C) each. At most SHOWN_CLASSES rows."""
+def samples(rows: Sequence[Sequence[np.ndarray]], means: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Images of every class in a row, and first their mean; at most SHOWN_CLASSES rows.
+
+    Args:
+        rows: uint8 (H, W, C) images, a row a class.
+        means: uint8 (classes, H, W, C).
+        classes: their names.
+    """
     from matplotlib import pyplot as plt
 
-    rows, names = rows[:SHOWN_CLASSES], names[:SHOWN_CLASSES]
-    columns = max(map(len, rows))
-    step = TILE + GAP
-    sheet = np.zeros((len(rows) * step - GAP, columns * step - GAP, 4), np.uint8)
+    rows, classes = rows[:SHOWN_CLASSES], classes[:SHOWN_CLASSES]
+    step, columns = TILE + GAP, max(map(len, rows))
+    first = step + 4 * GAP  # where the samples begin, after the mean
+    sheet = np.zeros((len(rows) * step - GAP, first + columns * step - GAP, 4), np.uint8)
     for row, images in enumerate(rows):
-        for column, image in enumerate(images):
-            sheet[row * step : row * step + TILE, column * step : column * step + TILE] = _tile(image)
-    inch = 0.52
-    figure, axes = plt.subplots(figsize=(2.0 + inch * columns, 0.5 + inch * len(rows)))
+        places = [0, *(first + column * step for column in range(len(images)))]
+        for left, image in zip(places, [means[row], *images], strict=True):
+            sheet[row * step : row * step + TILE, left : left + TILE] = _tile(image)
+    inch = 0.0088  # a pixel
+    figure, axes = plt.subplots(figsize=(2.0 + inch * sheet.shape[1], 0.7 + inch * sheet.shape[0]))
     axes.imshow(sheet, interpolation="nearest")
-    axes.set_yticks([row * step + TILE / 2 for row in range(len(rows))], [shortened(name) for name in names])
-    axes.set_xticks([])
+    axes.set_yticks([row * step + TILE / 2 for row in range(len(rows))], [shortened(name) for name in classes])
+    axes.xaxis.tick_top()
+    axes.set_xticks([TILE / 2, first + (columns * step - GAP) / 2], ["mean", "some training images"])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
-    axes.set_facecolor("none")
-    axes.set_title(title)
     return figure
 
 
@@ -75,7 +81,7 @@ def pixels(statistics: Mapping[str, Mapping[str, Any]]) -> Figure:
     figure, axes = plt.subplots(figsize=(8, 3.2))
     edges = np.linspace(0, 256, BINS + 1)
     for (name, one), colour in zip(statistics.items(), CATEGORIES, strict=False):
-        axes.stairs(one["histogram"], edges, color=colour, linewidth=1.5, label=name)
+        axes.stairs(one["histogram"], edges, baseline=None, color=colour, linewidth=1.5, label=name)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.set_xlabel("value of a pixel")
@@ -87,30 +93,28 @@ def pixels(statistics: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 @drawing()
 def planes(points: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Images as points, coloured by class: a row for what is compared, a column a method.
+    """Images as points, coloured by class: a row a method, a column for what is compared.
 
     Args:
-        points: float (N, 2) by what is compared ("pixels"), then by method ("PCA").
+        points: float (N, 2) by what is compared ("Pixels"), then by method ("PCA").
         labels: int (N,).
         classes: their names.
     """
     from matplotlib import pyplot as plt
 
     methods = list(next(iter(points.values())))
-    edge = 4.2 if len(methods) < 3 else 3.5
     figure, grid = plt.subplots(
-        len(points), len(methods), figsize=(edge * len(methods) + 1.8, edge * len(points)), squeeze=False
+        len(methods), len(points), figsize=(3.7 * len(points) + 1.8, 3.6 * len(methods)), squeeze=False
     )
     colours = category_colours(len(classes))
     order = np.random.default_rng(0).permutation(len(labels))  # no class lies on top of all others
-    for (row, (what, by_method)), (column, method) in itertools.product(enumerate(points.items()), enumerate(methods)):
-        axes, where = grid[row, column], by_method[method]
+    for (row, method), (column, what) in itertools.product(enumerate(methods), enumerate(points)):
+        axes = grid[row, column]
         shades = [colours[label] for label in labels[order]]
-        axes.scatter(*where[order].T, s=5, c=shades, alpha=0.7, linewidths=0, rasterized=True)
+        axes.scatter(*points[what][method][order].T, s=6, c=shades, alpha=0.7, linewidths=0, rasterized=True)
         axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        axes.grid(visible=False)
-        axes.set_facecolor("none")
+        axes.spines[:].set_color(GRID)
+        axes.spines[:].set_visible(True)
         axes.set_title(f"{what}, {method}")
     if len(classes) <= LABELLED_CLASSES:
         handles = [

@@ -42,8 +42,8 @@ def _accuracy(figures: dict[str, Any]) -> dict[str, str]:
     low, high = figures["accuracy_wilson_95"]
     return {
         "title": f"{percent(figures['accuracy'])} right",
-        "text": f"Of {figures['images']:,} images that it was not trained on it names {percent(figures['accuracy'])} as "
-        f"they are labelled; what it would reach on all of their kind lies between {percent(low)} and {percent(high)} (95 %).",
+        "text": f"Of {figures['images']:,} images that it was not trained on it names so many as they are labelled; on "
+        f"all images of their kind it would be between {percent(low)} and {percent(high)} (95 % interval).",
     }
 
 
@@ -54,7 +54,8 @@ def _hard(figures: dict[str, Any]) -> dict[str, str]:
     top = figures["confusions"][0]
     text = (
         f"Its most frequent mistake is to call {top['predicted']} what is {top['true']}: {top['images']} times, "
-        f"{percent(top['share'], 0)} of them. The hardest class is {weakest} (F1 {figures['per_class'][weakest]['f1']:.2f})"
+        f"{percent(top['share'], 0)} of them. The hardest class is {weakest} (F1 "
+        f"{figures['per_class'][weakest]['f1']:.2f})"
     )
     weak = sum(row["f1"] < WEAK_CLASS for row in figures["per_class"].values())
     text += f"; {weak} of {len(figures['per_class'])} classes have an F1 below {WEAK_CLASS}." if weak else "."
@@ -69,8 +70,8 @@ def _confidence(served: dict[str, Any]) -> dict[str, str]:
         title = "It is surer than it is right" if sure > right else "It is less sure than it could be"
     return {
         "title": title,
-        "text": f"It is {percent(sure)} sure on average and {percent(right)} right; at one level of confidence the two differ "
-        f"by {percent(error)} on average.",
+        "text": f"It is {percent(sure)} sure on average and {percent(right)} right; at one level of confidence the two "
+        f"differ by {percent(error)} on average.",
     }
 
 
@@ -80,9 +81,10 @@ def _robust(figures: dict[str, Any]) -> dict[str, str]:
     borne = [CORRUPTIONS[name].title.lower() for name in lost if lost[name] <= BORNE]
     worst = min(figures["curves"], key=lambda name: figures["curves"][name][-1]["accuracy"])
     point = figures["curves"][worst][-1]
-    text = f"It bears {listed(borne)} of middle strength. " if borne else ""
+    text = f"At middle strength it bears {listed(borne)}. " if borne else ""
     text += (
         f"Worst is {CORRUPTIONS[worst].title.lower()}: {percent(point['accuracy'], 0)} right at its strongest "
-        f"({CORRUPTIONS[worst].unit}: {point['strength']:g}), where untouched images give {percent(figures['accuracy'], 0)}."
+        f"({CORRUPTIONS[worst].unit}: {point['strength']:g}), where untouched images give "
+        f"{percent(figures['accuracy'], 0)}."
     )
     return {"title": "In bad light and crooked", "text": text}

@@ -30,7 +30,7 @@ def nearest(queries: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np
         positions: int64 (N, count), the nearest first.
         cosines: float (N, count), -1..1.
     """
-    cosines = _unit(queries) @ _unit(candidates).T  # (N, M)
+    cosines = directions(queries) @ directions(candidates).T  # (N, M)
     positions = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
     return positions, np.take_along_axis(cosines, positions, axis=1)
 
@@ -57,5 +57,6 @@ def likely_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.nda
     )
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def directions(vectors: np.ndarray) -> np.ndarray:
+    """The vectors, float (N, K), brought to length 1."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

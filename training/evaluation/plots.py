@@ -9,8 +9,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
+from training.calibration import BINS
 from training.evaluation.corruptions import CORRUPTIONS
 from training.evaluation.style import INK, MUTED, OTHER, SEQUENTIAL, SERVED, drawing, shortened, text_on
 
@@ -35,7 +36,6 @@ def confusion(report: dict[str, Any], *, normalised: bool = False) -> Figure:
     figure, axes = plt.subplots(figsize=(edge + 1.0, edge))
     highest = float(mistakes.max()) if mistakes.count() else 1.0
     shown = axes.imshow(mistakes, cmap=SEQUENTIAL, vmin=0, vmax=highest)
-    axes.set_facecolor("none")
     axes.grid(visible=False)
     if len(classes) <= WRITTEN_CLASSES:
         for row, column in np.ndindex(*values.shape):
@@ -75,7 +75,9 @@ def class_scores(report: dict[str, Any]) -> Figure:
     axes.plot(values["recall"], positions, "D", color=OTHER, label="recall: of what is so, it calls so")
     axes.plot(values["f1"], positions, "|", color=INK, markersize=11, markeredgewidth=2, label="F1")
     _name_rows(axes, [name for name, _ in rows])
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    lowest = min(value.min() for value in values.values())
+    axes.set_xlim(np.floor(20 * lowest - 0.1) / 20, 1.01)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_title("Which classes are hard")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.35 / max(0.28 * len(rows), 1)), ncols=3)
     return figure
@@ -108,11 +110,13 @@ def reliability(calibration: dict[str, Any]) -> Figure:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.1), width_ratios=(1.15, 1))
     left.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle="--", label="confidence as it should be")
-    series = [("served", "as served", SERVED, "o"), ("without_temperature", "before the temperature", OTHER, "D")]
-    for offset, (key, label, colour, marker) in enumerate(series):
-        found = calibration[key]
-        if found is None:
-            continue
+    series = [
+        ("as served", SERVED, "o", calibration["served"]),
+        ("before the temperature", OTHER, "D", calibration["without_temperature"]),
+    ]
+    series = [one for one in series if one[-1] is not None]
+    width = 0.9 / BINS / len(series)
+    for number, (label, colour, marker, found) in enumerate(series):
         confidence, accuracy, images, low = (
             np.array([one[name] for one in found["bins"]]) for name in ("confidence", "accuracy", "images", "low")
         )
@@ -120,8 +124,8 @@ def reliability(calibration: dict[str, Any]) -> Figure:
         left.plot(confidence, accuracy, color=colour, linewidth=1.2, alpha=0.8)
         sizes = 10 + 90 * np.sqrt(images / images.sum())
         left.scatter(confidence, accuracy, sizes, color=colour, marker=marker, label=f"{label} (error {error:.1%})")
-        width = 1 / 15
-        right.bar(low + (0.25 + 0.5 * offset) * width, images / images.sum(), 0.45 * width, color=colour, label=label)
+        at = low + 0.05 / BINS + number * width
+        right.bar(at, images / images.sum(), width, align="edge", color=colour, label=label)
     left.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="share that is right")
     left.set_aspect("equal")
     left.set_title("Is it as right as it is sure?")
@@ -140,7 +144,8 @@ def robustness(report: dict[str, Any]) -> Figure:
     from matplotlib import pyplot as plt
 
     columns = 5
-    figure, grid = plt.subplots(-(-len(report["curves"]) // columns), columns, figsize=(10, 4.6), sharey=True)
+    figure, grid = plt.subplots(-(-len(report["curves"]) // columns), columns, figsize=(10, 4.8), sharey=True)
+    figure.get_layout_engine().set(h_pad=0.08)
     start = {"accuracy": report["accuracy"], "accuracy_wilson_95": report["accuracy_wilson_95"]}
     for axes, (name, points) in zip(grid.flat, report["curves"].items(), strict=False):
         corruption = CORRUPTIONS[name]
@@ -151,10 +156,10 @@ def robustness(report: dict[str, Any]) -> Figure:
         axes.fill_between(steps, low, high, color=SERVED, alpha=0.2, linewidth=0)
         axes.plot(steps, accuracy, "o-", color=SERVED)
         axes.axhline(report["accuracy"], color=MUTED, linewidth=1, linestyle="--")
+        beside = (0, -13) if accuracy[-1] > 0.25 else (-14, 3)
         axes.annotate(
-            f"{accuracy[-1]:.0%}", (steps[-1], accuracy[-1]), xytext=(0, 7 if accuracy[-1] < 0.85 else -14),
-            textcoords="offset points", ha="center", fontsize=8,
-        )  # fmt: skip
+            f"{accuracy[-1]:.0%}", (steps[-1], accuracy[-1]), xytext=beside, textcoords="offset points", ha="center"
+        )
         strengths = (corruption.untouched, *corruption.strengths)
         axes.set_xticks(steps, ["no", "yes"] if name == "inverted" else [f"{strength:g}" for strength in strengths])
         axes.margins(x=0.15)
@@ -204,6 +209,9 @@ def latency(rows: Sequence[dict[str, Any]]) -> Figure:
     left.fill_between(batch, median, high, color=SERVED, alpha=0.2, linewidth=0, label="up to the slowest 5 %")
     left.plot(batch, median, "o-", color=SERVED, label="median")
     left.set_yscale("log")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter(FuncFormatter("{0:g}".format))
+    left.yaxis.set_minor_formatter(NullFormatter())
     left.set_title("How long a call takes")
     left.set_ylabel("milliseconds")
     left.legend()

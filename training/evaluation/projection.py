@@ -49,11 +49,13 @@ def t_sne(vectors: np.ndarray) -> np.ndarray:
     """
     try:
         from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise ImportError(f"t-SNE needs scikit-learn: pip install -r {REQUIREMENTS}") from error
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     reduced = principal_components(vectors, COMPONENTS)
-    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced).astype(np.float32)
+    with threadpool_limits(1):  # threads wait for each other, which on a busy machine takes many times as long
+        return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced).astype(np.float32)
 
 
 def umap(vectors: np.ndarray) -> np.ndarray:

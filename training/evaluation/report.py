@@ -22,7 +22,7 @@ from training.evaluation.against import against
 from training.evaluation.bias import class_bias
 from training.evaluation.cache import Cache, digest_of
 from training.evaluation.classification import confusion_matrix, confusions, metrics, of_probabilities
-from training.evaluation.mistakes import confident_mistakes, likely_label_errors, nearest
+from training.evaluation.mistakes import confident_mistakes, directions, likely_label_errors, nearest
 from training.evaluation.reliability import reliability
 from training.evaluation.robustness import robustness
 from training.evaluation.served import Served
@@ -252,7 +252,7 @@ def _planes(
     subset = _subset(test, effort.points)
     computed = {"Pixels": lambda: projection.pixel_vectors(subset.images)}
     if vectors.model_file.is_file():
-        computed["Features of the model"] = lambda: vectors.of_test(subset, "looking at test images")
+        computed["Features of the model"] = lambda: directions(vectors.of_test(subset, "looking at test images"))
     steps = [(what, method) for method in effort.methods for what in computed]
     planes: dict[str, dict[str, np.ndarray]] = {what: {} for what in computed}
     for what, method in tqdm(steps, desc="projecting", unit="plane", disable=not sys.stderr.isatty()):

@@ -54,8 +54,7 @@ def _plots(evaluation: Evaluation, classes: list[str]) -> dict[str, Callable[[],
         "robustness_by_class": lambda: plots.robustness_by_class(report["robustness"]),
         "latency": lambda: plots.latency(report["speed"]["latency"]),
         "class_balance": lambda: data_plots.class_balance(facts["counts"]),
-        "samples": lambda: data_plots.image_rows(samples, classes, "Training images of every class"),
-        "mean_images": lambda: data_plots.image_rows([[mean] for mean in means], classes, "The mean of every class"),
+        "samples": lambda: data_plots.samples(samples, means, classes),
         "pixels": lambda: data_plots.pixels(facts["pixels"]),
     }
     if all(evaluation.planes.values()):
