@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         source = trained_on(version_dir, arguments.dataset, arguments.data_dir)
         directory = arguments.reports / arguments.name / version_dir.name
         effort = QUICK if arguments.quick else FULL
-        evaluation = evaluate_version(version_dir, source, effort, directory / "cache", other_dir)
+        evaluation = evaluate_version(version_dir, source, effort, directory, other_dir)
         write_report(evaluation, manifest.read(version_dir), directory)
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from training.evaluation import explanations
 from training.evaluation.corruptions import CORRUPTIONS
 from training.evaluation.findings import findings
 from training.evaluation.report import Evaluation
@@ -20,19 +21,13 @@ ALL_CELL_PICTURES = 1500  # at most about so many, of all cells
 MATRIX_CLASSES = 40  # up to so many, the matrix is a table; beyond, the picture and the list of confusions stay
 
 
-def render(
-    evaluation: Evaluation,
-    described: Mapping[str, Any],
-    pictures: Mapping[str, str],
-    faithfulness: Mapping[str, Any] | None,
-) -> str:
+def render(evaluation: Evaluation, described: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     """The page.
 
     Args:
         evaluation: what to show.
         described: the version's manifest.
         pictures: data URIs by the name of the plot.
-        faithfulness: what training.faithfulness wrote, or None.
 
     Returns:
         HTML. Everything from data (class names above all) is escaped.
@@ -57,32 +52,8 @@ def render(
         cells=_cells(evaluation, classes),
         mistakes=_mistakes(evaluation, classes),
         label_errors=_label_errors(evaluation, classes),
-        faithfulness=faithfulness_table(faithfulness) if faithfulness else None,
+        faithfulness=explanations.table(report["faithfulness"]) if report["faithfulness"] else None,
     )
-
-
-def faithfulness_table(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Methods by metrics, as text.
-
-    Args:
-        found: by method, by metric, its mean (`mean`) with its 95 % interval (`interval_95`), or a plain value.
-
-    Returns:
-        metrics: names; rows: a method and its cells each.
-    """
-    methods = found["methods"]
-    metrics = list(dict.fromkeys(metric for row in methods.values() for metric in row))
-    return {
-        "metrics": metrics,
-        "rows": [(method, [_measured(row.get(metric)) for metric in metrics]) for method, row in methods.items()],
-    }
-
-
-def _measured(value: Any) -> str:
-    if isinstance(value, Mapping):
-        low, high = value["interval_95"]
-        return f"{value['mean']:.3f} ({low:.3f} to {high:.3f})"
-    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _matrix(confusion: np.ndarray, classes: int) -> list[list[dict[str, Any]]] | None:

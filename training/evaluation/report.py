@@ -17,7 +17,7 @@ from training.classical import stratified
 from training.datasets import DataError, Source, Split, TrainingData, load_test, load_training, png
 from training.evaluation import data as of_data
 from training.evaluation import features as of_features
-from training.evaluation import projection, speed
+from training.evaluation import explanations, projection, speed
 from training.evaluation.against import against
 from training.evaluation.bias import class_bias
 from training.evaluation.cache import Cache, digest_of
@@ -61,15 +61,15 @@ class Evaluation:
 
 
 def evaluate_version(
-    version_dir: Path, source: Source, effort: Effort, cache_dir: Path, other_dir: Path | None = None
+    version_dir: Path, source: Source, effort: Effort, directory: Path, other_dir: Path | None = None
 ) -> Evaluation:
-    """Evaluates a version; what was found before, of the same files and images, is taken from `cache_dir`.
+    """Evaluates a version; what was found before, of the same files and images, is taken from where it was kept.
 
     Args:
         version_dir: a version directory.
         source: its data.
         effort: FULL or QUICK.
-        cache_dir: where parts are kept.
+        directory: of the report; parts are kept in its folder `cache`, and what training.faithfulness found lies there.
         other_dir: a version to compare with.
 
     Raises:
@@ -84,7 +84,9 @@ def evaluate_version(
     chosen = stratified(whole_test.labels, count, seed=0) if count and count < len(whole_test) else None
     test = whole_test if chosen is None else Split(whole_test.images[chosen], whole_test.labels[chosen])
     positions = np.arange(len(whole_test)) if chosen is None else chosen
-    cache = Cache(cache_dir, version=_digest(version_dir), data=digest_of(training.train, training.validation, test))
+    cache = Cache(
+        directory / "cache", version=_digest(version_dir), data=digest_of(training.train, training.validation, test)
+    )
     served, left_out = Served(version_dir), []
 
     probabilities = _ask(cache, served, test)
@@ -97,6 +99,9 @@ def evaluate_version(
             "does not have: expected the Keras model that training.export puts there; export the version again."
         )
     some = _subset(test, effort.corrupted_images)
+    faithfulness, why_not = explanations.read(directory, described)
+    if why_not is not None:
+        left_out.append(why_not)
     planes, plane_labels = _planes(effort, test, vectors, cache, left_out)
     report = {
         "name": described["name"],
@@ -113,6 +118,7 @@ def evaluate_version(
         "robustness": robustness(served, some, classes, cache),
         "mistakes": _mistakes(test, positions, probabilities, vectors, effort),
         "label_errors": _label_errors(test, positions, probabilities, cache, left_out),
+        "faithfulness": faithfulness,
         "speed": _speed(version_dir, served, test, vectors, effort, cache),
         "data": cache.figures(
             "data",

@@ -75,14 +75,20 @@ def save(figure: Figure, path: Path, formats: Sequence[str] = ("png", "svg")) ->
 
 def data_uri_for_page(svg: Path) -> str:
     """The SVG as a data URI: without its ground, and with ink that is bright where the reader's theme is dark."""
-    drawn = svg.read_text(encoding="utf-8").replace(INK, "currentColor")
+    drawn = svg.read_text(encoding="utf-8")
+    if INK not in drawn:  # not of this style: it needs the ground that it was drawn on
+        return _uri(drawn)
+    drawn = drawn.replace(INK, "currentColor")
     ground = drawn.find('<g id="patch_1">')
     if ground >= 0:
         drawn = drawn[:ground] + drawn[drawn.index("</g>", ground) + len("</g>") :]
     theme = f"<style>svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:{INK_ON_DARK}}}}}</style>"
     start = drawn.index(">", drawn.index("<svg")) + 1
-    encoded = base64.b64encode((drawn[:start] + theme + drawn[start:]).encode())
-    return f"data:image/svg+xml;base64,{encoded.decode()}"
+    return _uri(drawn[:start] + theme + drawn[start:])
+
+
+def _uri(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def category_colours(count: int) -> list[Any]:

@@ -14,7 +14,7 @@ from training.evaluation.report import Evaluation
 from training.evaluation.style import data_uri_for_page, save
 
 SAMPLES = 10  # images a class
-FAITHFULNESS = "faithfulness"  # the name of what training.faithfulness leaves in the folder: .json, .svg
+FAITHFULNESS = "faithfulness.svg"  # the picture that training.faithfulness leaves in the folder
 
 
 def write_report(evaluation: Evaluation, described: Mapping[str, Any], directory: Path) -> None:
@@ -32,10 +32,9 @@ def write_report(evaluation: Evaluation, described: Mapping[str, Any], directory
     for name, draw in _plots(evaluation, described["classes"]).items():
         save(draw(), directory / name)
         drawn[name] = data_uri_for_page(directory / f"{name}.svg")
-    faithfulness = _read(directory / f"{FAITHFULNESS}.json")
-    if faithfulness and (directory / f"{FAITHFULNESS}.svg").is_file():
-        drawn[FAITHFULNESS] = data_uri_for_page(directory / f"{FAITHFULNESS}.svg")
-    _write(directory / "index.html", page.render(evaluation, described, drawn, faithfulness))
+    if evaluation.report["faithfulness"] and (directory / FAITHFULNESS).is_file():
+        drawn["faithfulness"] = data_uri_for_page(directory / FAITHFULNESS)
+    _write(directory / "index.html", page.render(evaluation, described, drawn))
 
 
 def _plots(evaluation: Evaluation, classes: list[str]) -> dict[str, Callable[[], Figure]]:
@@ -64,7 +63,3 @@ def _plots(evaluation: Evaluation, classes: list[str]) -> dict[str, Callable[[],
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -16,7 +16,7 @@ from PIL import Image
 from training import manifest
 from training.datasets import DataError, load_test
 from training.evaluate import evaluate_export, main
-from training.evaluation import features
+from training.evaluation import explanations, features
 from training.evaluation.report import QUICK, evaluate_version
 from training.evaluation.served import Served
 
@@ -59,7 +59,7 @@ def test_the_figures(report, photos):
     assert report["against"]["version"] == "2"
     assert report["speed"]["cost"]["macs"] > 0
     assert [row["batch"] for row in report["speed"]["latency"]] == list(QUICK.batch_sizes)
-    assert report["left_out"] == []
+    assert [line.split(":")[0] for line in report["left_out"]] == ["How true the explanations are"]
 
 
 def test_mistakes_have_neighbours_in_the_training_images(report):
@@ -156,15 +156,37 @@ def test_a_second_run_asks_the_model_nothing(base, directory, report, monkeypatc
     assert json.loads((directory / "report.json").read_text(encoding="utf-8")) == report
 
 
+def faithfulness(model_sha256: str) -> str:
+    """As training.faithfulness writes it."""
+    metrics = {"deletion": {"mean": 0.31, "low": 0.29, "high": 0.33}}
+    methods = {
+        "layer_cam@relu_2": {"title": "LayerCAM", "layer": "relu_2", "reference": False, "metrics": metrics},
+        "random": {"title": "random map", "layer": None, "reference": True, "metrics": {}},
+    }
+    best = {"relu_2": "layer_cam@relu_2"}
+    return json.dumps({"model_sha256": model_sha256, "images": 500, "methods": methods, "best": best})
+
+
 def test_faithfulness_beside_the_report_is_shown(base, directory):
-    found = {"methods": {"layer_cam": {"deletion_auc": {"mean": 0.31, "interval_95": [0.29, 0.33]}}}}
-    (directory / "faithfulness.json").write_text(json.dumps(found))
+    digest = manifest.read(base / "models" / "photos" / "1")["files"]["assets.extra/model.keras"]
+    (directory / "faithfulness.json").write_text(faithfulness(digest))
     shutil.copy(directory / "latency.svg", directory / "faithfulness.svg")
     assert evaluate(base / "models", base / "reports", "--version", "1") == 0
     page = (directory / "index.html").read_text(encoding="utf-8")
     assert "Are its explanations true?" in page
+    assert "<b>LayerCAM</b>" in page
     assert "0.310 (0.290 to 0.330)" in page
     assert "Faithfulness of the methods" in page
+
+
+def test_faithfulness_of_another_model_is_not_shown(tmp_path):
+    (tmp_path / "faithfulness.json").write_text(faithfulness("0" * 64))
+    described = {"name": "photos", "version": 3, "files": {"assets.extra/model.keras": "1" * 64}}
+    found, why_not = explanations.read(tmp_path, described)
+    assert found is None
+    assert why_not.endswith(
+        "is of another model; measure again: python -m training.faithfulness --name photos --version 3"
+    )
 
 
 def test_without_a_keras_model_the_rest_is_reported(base, photos, tmp_path, capsys):
@@ -183,7 +205,7 @@ def test_data_of_other_classes_are_refused(base, photos, tmp_path):
         (tmp_path / part / "green").rename(tmp_path / part / "violet")
     with pytest.raises(DataError, match=r"expected the 3 of .*/1: .*Missing: green\. Unknown: violet"):
         evaluate_version(
-            base / "models" / "photos" / "1", type(photos)(str(tmp_path), image_size=32), QUICK, tmp_path / "cache"
+            base / "models" / "photos" / "1", type(photos)(str(tmp_path), image_size=32), QUICK, tmp_path / "report"
         )
 
 
