@@ -18,9 +18,10 @@ from training import manifest
 from training.datasets import DataError, Split, load_test
 from training.evaluation import plots
 from training.evaluation.classification import confusion_matrix, metrics
-from training.evaluation.report import FULL, QUICK, evaluate_version
+from training.evaluation.report import evaluate_version
 from training.evaluation.served import answers, trained_on
 from training.evaluation.style import save
+from training.evaluation.subject import FULL, QUICK
 from training.evaluation.writing import write_report
 from training.settings import MODELS
 from training.versions import newest_or

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from training.datasets import Split
 
@@ -77,7 +79,7 @@ def duplicates(splits: Mapping[str, Split]) -> dict[str, Any]:
         examples: up to 10 of the latter, as lists of [split, position, label].
     """
     places: dict[bytes, list[tuple[str, int, int]]] = defaultdict(list)
-    for name, split in splits.items():
+    for name, split in tqdm(splits.items(), desc="finding duplicates", unit="split", disable=not sys.stderr.isatty()):
         for position, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
             digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
             places[digest].append((name, position, label))

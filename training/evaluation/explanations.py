@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from training.evaluation.features import MODEL_FILE
+
 FILE = "faithfulness.json"
-_MODEL = "assets.extra/model.keras"
 
 
 def read(directory: Path, described: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
@@ -26,7 +27,7 @@ def read(directory: Path, described: Mapping[str, Any]) -> tuple[dict[str, Any] 
     if not path.is_file():
         return None, f"How true the explanations are: not measured yet; {command}"
     found = json.loads(path.read_text(encoding="utf-8"))
-    if found["model_sha256"] != described["files"].get(_MODEL):
+    if found["model_sha256"] != described["files"].get(MODEL_FILE.as_posix()):
         return None, f"How true the explanations are: {path} is of another model; measure again: {command}"
     return found, None
 

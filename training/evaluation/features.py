@@ -18,25 +18,16 @@ from training.model import LOGITS_LAYER
 from training.preprocessing import View
 
 BATCH = 100
-
-
-class NoKerasModelError(FileNotFoundError):
-    """A version without its trainable model."""
+MODEL_FILE = Path("assets.extra") / "model.keras"
 
 
 def load(version_dir: Path) -> keras.Model:
     """The Keras model of a version.
 
     Raises:
-        NoKerasModelError: it has none.
+        FileNotFoundError: it has none.
     """
-    path = version_dir / "assets.extra" / "model.keras"
-    if not path.is_file():
-        raise NoKerasModelError(
-            f"{path} is missing: expected the Keras model that training.export puts beside what is served; export the "
-            "version again"
-        )
-    return keras.models.load_model(path, compile=False)
+    return keras.models.load_model(version_dir / MODEL_FILE, compile=False)
 
 
 def view_of(described: dict[str, Any], image_size: int) -> View:

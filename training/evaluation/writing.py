@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from training.evaluation import card, data, data_plots, page, plots
 from training.evaluation.report import Evaluation
@@ -29,7 +31,8 @@ def write_report(evaluation: Evaluation, described: Mapping[str, Any], directory
     _write(directory / "report.json", json.dumps(evaluation.report, indent=2, ensure_ascii=False))
     _write(directory / "MODEL_CARD.md", card.render(described, evaluation.report))
     drawn = {}
-    for name, draw in _plots(evaluation, described["classes"]).items():
+    wanted = _plots(evaluation, described["classes"])
+    for name, draw in tqdm(wanted.items(), desc="drawing", unit="picture", disable=not sys.stderr.isatty()):
         save(draw(), directory / name)
         drawn[name] = data_uri_for_page(directory / f"{name}.svg")
     if evaluation.report["faithfulness"] and (directory / FAITHFULNESS).is_file():

@@ -17,8 +17,9 @@ from training import manifest
 from training.datasets import DataError, load_test
 from training.evaluate import evaluate_export, main
 from training.evaluation import explanations, features
-from training.evaluation.report import QUICK, evaluate_version
+from training.evaluation.report import evaluate_version
 from training.evaluation.served import Served
+from training.evaluation.subject import QUICK
 
 
 def evaluate(models: Path, reports: Path, *arguments: str) -> int:
@@ -195,7 +196,7 @@ def test_without_a_keras_model_the_rest_is_reported(base, photos, tmp_path, caps
     assert evaluate(tmp_path / "models", tmp_path / "reports") == 0
     out = capsys.readouterr().out
     assert "left out: Neighbours, multiply-accumulates and the plane of features need" in out
-    assert "expected the Keras model that training.export puts there" in out
+    assert "expected the Keras model of training.export; export the version again" in out
     assert "Left out" in (tmp_path / "reports" / "photos" / "1" / "index.html").read_text(encoding="utf-8")
 
 
