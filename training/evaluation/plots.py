@@ -9,9 +9,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from training.calibration import BINS
 from training.evaluation.corruptions import CORRUPTIONS
 from training.evaluation.style import INK, MUTED, OTHER, SEQUENTIAL, SERVED, drawing, shortened, text_on
 
@@ -32,7 +31,7 @@ def confusion(report: dict[str, Any], *, normalised: bool = False) -> Figure:
     counts, classes = np.array(report["confusion_matrix"]), list(report["per_class"])
     values = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalised else counts
     mistakes = np.ma.masked_where(np.eye(len(classes), dtype=bool) | (values == 0), values)
-    edge = float(np.clip(0.62 * len(classes) + 1.5, 4.5, 9.0))
+    edge = float(np.clip(0.62 * len(classes) + 1.5, 4.5, 9.0 if len(classes) <= 30 else 12.0))
     figure, axes = plt.subplots(figsize=(edge + 1.0, edge))
     highest = float(mistakes.max()) if mistakes.count() else 1.0
     shown = axes.imshow(mistakes, cmap=SEQUENTIAL, vmin=0, vmax=highest)
@@ -51,13 +50,16 @@ def confusion(report: dict[str, Any], *, normalised: bool = False) -> Figure:
                 weight="bold" if row == column else "normal",
                 alpha=0.35 if counts[row, column] == 0 else 1.0,
             )
+    else:
+        axes.plot([-0.5, len(classes) - 0.5], [-0.5, len(classes) - 0.5], color=MUTED, linewidth=0.8)
     _name_both_axes(axes, classes)
     axes.set_xlabel("answered")
     axes.set_ylabel("true")
     low, high = report["accuracy_wilson_95"]
     axes.set_title(f"{report['images']:,} test images, {report['accuracy']:.2%} right (95 %: {low:.2%} to {high:.2%})")
     label = "mistakes, share of the true class" if normalised else "mistakes"
-    figure.colorbar(shown, label=label, shrink=0.8, format=PercentFormatter(1.0) if normalised else None)
+    bar = figure.colorbar(shown, label=label, shrink=0.8, format=PercentFormatter(1.0) if normalised else None)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=not normalised))
     return figure
 
 
@@ -115,17 +117,19 @@ def reliability(calibration: dict[str, Any]) -> Figure:
         ("before the temperature", OTHER, "D", calibration["without_temperature"]),
     ]
     series = [one for one in series if one[-1] is not None]
-    width = 0.9 / BINS / len(series)
+    share = 0.9 / len(series)  # of a bin's width, that a bar has
     for number, (label, colour, marker, found) in enumerate(series):
-        confidence, accuracy, images, low = (
-            np.array([one[name] for one in found["bins"]]) for name in ("confidence", "accuracy", "images", "low")
+        confidence, accuracy, images, low, high = (
+            np.array([one[name] for one in found["bins"]])
+            for name in ("confidence", "accuracy", "images", "low", "high")
         )
         error = found["expected_calibration_error"]
         left.plot(confidence, accuracy, color=colour, linewidth=1.2, alpha=0.8)
         sizes = 10 + 90 * np.sqrt(images / images.sum())
         left.scatter(confidence, accuracy, sizes, color=colour, marker=marker, label=f"{label} (error {error:.1%})")
-        at = low + 0.05 / BINS + number * width
-        right.bar(at, images / images.sum(), width, align="edge", color=colour, label=label)
+        width = high - low
+        at = low + (0.05 + number * share) * width
+        right.bar(at, images / images.sum(), share * width, align="edge", color=colour, label=label)
     left.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="share that is right")
     left.set_aspect("equal")
     left.set_title("Is it as right as it is sure?")
