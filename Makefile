@@ -29,7 +29,7 @@ fuzz: $(VENV)/tests ## 20,000 bent requests to the model server, every answer ch
 train: $(VENV)/runtime ## train, export, evaluate and publish the next version (PRESET=best|fast|finetune|smoke)
 	$(BIN)/python -m training --preset $(PRESET) $(ARGS)
 
-evaluate: $(VENV)/runtime ## measure the newest version on the official test images
+evaluate: $(VENV)/runtime ## a report on the newest version, with pictures, in reports/ (ARGS="--version N --against M", --quick: 2 minutes)
 	$(BIN)/python -m training.evaluate $(ARGS)
 
 bench: $(VENV)/runtime $(PEERS)/installed ## throughput and latency beside other ways to serve (needs wrk and h2load)

@@ -32,7 +32,7 @@ from training.classical import CLASSICAL, fit_classical
 from training.convert import FORMATS, IMAGES, ConversionError, check_packages, convert
 from training.cost import macs, weight_bytes
 from training.datasets import DataError, Split, load_test, load_training
-from training.evaluate import confusion_matrix, metrics
+from training.evaluation.classification import confusion_matrix, metrics
 from training.model import WeightsError
 from training.runs import add_run_arguments, check_same_run, run_from_arguments
 from training.settings import Settings, SettingsError, settings_from

@@ -19,7 +19,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from training import manifest
 from training.datasets import DataError, Split
-from training.evaluate import answers
+from training.evaluation.served import answers
 from training.versions import versions
 
 CONFIG = Path(__file__).resolve().parent.parent / "serving" / "config" / "models.config"

@@ -21,7 +21,7 @@ from typing import Any
 
 from training import manifest
 from training.datasets import DataError, load_test
-from training.evaluate import trained_on
+from training.evaluation.served import trained_on
 from training.gate import GateError, add_gate_arguments, judge
 from training.settings import MODELS
 from training.versions import next_version, versions

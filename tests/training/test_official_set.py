@@ -9,7 +9,9 @@ from shipped import SHIPPED
 
 from training import manifest
 from training.datasets import Split, load_test
-from training.evaluate import BATCH, confusion_matrix, evaluate
+from training.evaluate import evaluate
+from training.evaluation.classification import confusion_matrix
+from training.evaluation.served import BATCH
 
 TARGET = 0.95
 

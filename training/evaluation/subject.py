@@ -1,0 +1,144 @@
+"""What is evaluated: a version, the test images that it is asked about, and what it makes of them, kept once known."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from training import manifest
+from training.classical import stratified
+from training.datasets import DataError, Source, Split, TrainingData, load_test, load_training, png
+from training.evaluation import features as of_features
+from training.evaluation import projection
+from training.evaluation.cache import Cache, digest_of
+from training.evaluation.served import Served
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many images, and how long."""
+
+    name: str
+    test_images: int | None  # None: all
+    corrupted_images: int
+    candidates: int  # training images that neighbours are looked for in
+    points: int  # images in a plane
+    methods: tuple[str, ...]  # of projection.METHODS
+    batch_sizes: tuple[int, ...]
+    calls: int  # of each batch size
+
+
+FULL = Effort("full", None, 1000, 10_000, 3000, tuple(projection.METHODS), (1, 2, 4, 8, 16, 32, 64), 30)
+QUICK = Effort("quick", 2000, 200, 1500, 1000, ("PCA",), (1, 8, 32), 10)
+
+
+class Subject:
+    """A version and its data.
+
+    Args:
+        version_dir: a version directory.
+        source: its data.
+        effort: FULL or QUICK.
+        cache_dir: where what was found is kept.
+
+    Raises:
+        DataError: the data are not there, or of other classes than the version's.
+        FileNotFoundError: no manifest.
+    """
+
+    def __init__(self, version_dir: Path, source: Source, effort: Effort, cache_dir: Path):
+        self.version_dir = version_dir
+        self.effort = effort
+        self.described: dict[str, Any] = manifest.read(version_dir)
+        self.classes: list[str] = self.described["classes"]
+        self.training: TrainingData = load_training(source)
+        check_classes(self.classes, list(self.training.classes), version_dir, f"the dataset {source.dataset}")
+        self.whole_test = load_test(source)
+        self.positions = _some(self.whole_test.labels, effort.test_images)  # of `test` in `whole_test`
+        self.test = _at(self.whole_test, self.positions)
+        self.served = Served(version_dir)
+        images = digest_of(self.training.train, self.training.validation, self.test)
+        self.cache = Cache(cache_dir, version=_digest(version_dir), data=images)
+
+    @functools.cached_property
+    def probabilities(self) -> np.ndarray:
+        """What is answered to the test images, float32 (N, C)."""
+        return self.probabilities_of(self.served)
+
+    def probabilities_of(self, served: Served) -> np.ndarray:
+        """What a version, this or another, answers to the test images, float32 (N, C)."""
+        return self.cache.array(
+            "probabilities",
+            {"of": _digest(served.version_dir)},
+            lambda: served.ask([png(image) for image in self.test.images], "probabilities", "evaluating"),
+        )
+
+    def subset(self, count: int) -> Split:
+        """About `count` of the test images, some of every class."""
+        return _at(self.test, _some(self.test.labels, count))
+
+    @property
+    def model_file(self) -> Path:
+        """The Keras model; what needs it is left out where it is missing."""
+        return self.version_dir / of_features.MODEL_FILE
+
+    @functools.cached_property
+    def model(self) -> keras.Model:
+        return of_features.load(self.version_dir)
+
+    def features(self, split: Split, what: str) -> np.ndarray:
+        """The features of images, float32 (N, K); `what` they are, for the progress bar."""
+        view = of_features.view_of(self.described, self.training.train.images.shape[1])
+        return self.cache.array(
+            "features",
+            {"images": digest_of(split)},
+            lambda: of_features.features(self.model, view, split.images, f"looking at {what}"),
+        )
+
+    def candidates(self) -> tuple[np.ndarray, np.ndarray]:
+        """The positions of some training images, int64 (M,), and their features, float32 (M, K)."""
+        positions = _some(self.training.train.labels, self.effort.candidates)
+        return positions, self.features(_at(self.training.train, positions), "training images")
+
+
+def check_classes(classes: list[str], found: list[str], version_dir: Path, whose: str) -> None:
+    """Whether something has the classes of a version, in their order.
+
+    Raises:
+        DataError: it does not; the message says which are missing and which unknown.
+    """
+    if classes == found:
+        return
+    missing, foreign = [one for one in classes if one not in found], [one for one in found if one not in classes]
+    raise DataError(
+        f"{whose} has {len(found)} classes ({_first(found)}); expected the {len(classes)} of {version_dir}: "
+        f"{_first(classes)}"
+        + (f". Missing: {_first(missing)}" * bool(missing))
+        + (f". Unknown: {_first(foreign)}" * bool(foreign))
+        + (". They are the same in another order" * (not missing and not foreign))
+    )
+
+
+def _first(names: list[str], count: int = 10) -> str:
+    return ", ".join(names[:count]) + ", …" * (len(names) > count)
+
+
+def _some(labels: np.ndarray, count: int | None) -> np.ndarray:
+    """The positions of about `count` images, classes in proportion; of all for None."""
+    return np.arange(len(labels)) if count is None or count >= len(labels) else stratified(labels, count, seed=0)
+
+
+def _at(split: Split, positions: np.ndarray) -> Split:
+    return Split(split.images[positions], split.labels[positions])
+
+
+def _digest(version_dir: Path) -> str:
+    """Of all files of a version."""
+    return hashlib.sha256(json.dumps(manifest.hashes(version_dir), sort_keys=True).encode()).hexdigest()
