@@ -14,7 +14,7 @@ from training import manifest
 from training.augment import to_model_input
 from training.backbones import backbone
 from training.datasets import Split, load_test
-from training.evaluate import trained_on
+from training.evaluation.served import trained_on
 from training.explanation.errors import ExplanationError, nearest
 from training.explanation.network import BATCH, Network
 from training.preprocessing import View
