@@ -3,6 +3,7 @@
 python -m training.explain shoe.jpg bag.png --method all --output sheet.png
 python -m training.explain shirt.png --method layer_cam --layer block_13_expand_relu --class Shirt --against Coat
 python -m training.explain --of-class Bag --count 8                      # of the test images; -> explanations/
+python -m training.explain --summary --method shap --count 20            # a row a class: the mean over 20 test images
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +22,13 @@ from training.contact_sheet import ImageError, look
 from training.datasets import DataError
 from training.explanation import tf_keras_vis
 from training.explanation.errors import ExplanationError
-from training.explanation.methods import METHODS, Method, method
+from training.explanation.methods import METHODS, Method, installed, method
 from training.explanation.network import Network
 from training.explanation.sheet import Column, Row, draw, save
 from training.explanation.version import Version, open_version
 from training.settings import MODELS
 
 ENGINES = ("ours", "tf-keras-vis")
-_WHOLE = (0.0, 0.0, 1.0, 1.0)  # the box of a test image: the view is all of it
 
 
 def photos(version: Version, paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
@@ -41,7 +42,7 @@ def photos(version: Version, paths: Sequence[Path]) -> tuple[list[Row], list[str
             refused.append(str(error))
             continue
         view = np.asarray(seen.view).reshape(version.view.shape)
-        rows.append(Row(np.asarray(seen.photo), seen.box, view, (seen.name,)))
+        rows.append(Row(view, (seen.name,), np.asarray(seen.photo), seen.box))
     return rows, refused
 
 
@@ -59,7 +60,7 @@ def class_rows(version: Version, class_id: int, count: int) -> list[Row]:
             f"--of-class {version.classes[class_id]}: none of the {len(test)} test images is of this class"
         )
     return [
-        Row(np.broadcast_to(image, (*image.shape[:2], 3)), _WHOLE, image, (f"test image {number}",))
+        Row(image, (f"test image {number}",))
         for number, image in zip(numbers.tolist(), test.images[numbers], strict=True)
     ]
 
@@ -68,7 +69,7 @@ def explained(
     version: Version,
     rows: Sequence[Row],
     chosen: Sequence[tuple[Method, str | None]],
-    class_id: int | None = None,
+    class_id: int | Sequence[int] | None = None,
     against_id: int | None = None,
     engine: str = "ours",
 ) -> tuple[list[Row], list[Column]]:
@@ -78,7 +79,7 @@ def explained(
         version: opened.
         rows: what `photos` or `class_rows` gives.
         chosen: methods, each with its layer, None where it needs none.
-        class_id: what is explained; None: of each picture the class that is predicted.
+        class_id: what is explained, of all or of each picture; None: of each the class that is predicted.
         against_id: explains what speaks for the class rather than for this one.
         engine: one of ENGINES. tf-keras-vis has no map before its ReLU, so a contrast of it is that of two ReLUs.
 
@@ -86,13 +87,14 @@ def explained(
         The rows with what the model says of them written beside, and a column a method.
 
     Raises:
-        ExplanationError: no such layer, or the engine or the contrast does not know a method.
+        DataError: a method compares with test images, and they are not here.
+        ExplanationError: no such layer, a package is missing, or the engine or the contrast does not know a method.
     """
     images = version.to_model(np.stack([row.view for row in rows]))
-    network = version.network()
+    network = version.network(background=any(entry.background for entry, _ in chosen))
     probabilities = network.probabilities(images)
     predicted = probabilities.argmax(axis=1)
-    class_ids = predicted if class_id is None else np.full(len(rows), class_id)
+    class_ids = predicted if class_id is None else np.broadcast_to(class_id, len(rows))
     columns = []
     for entry, layer in tqdm(chosen, desc="explaining", unit="method", disable=not sys.stderr.isatty()):
         opened = network.at(layer)
@@ -110,8 +112,35 @@ def explained(
         lines = [*row.lines, f"{version.classes[own]} {shares[own]:.0%}"]
         if asked != own:
             lines.append(f"explained: {version.classes[asked]} {shares[asked]:.0%}")
-        told.append(Row(row.picture, row.box, row.view, tuple(lines)))
+        told.append(replace(row, lines=tuple(lines)))
     return told, columns
+
+
+def summary(
+    version: Version,
+    chosen: Sequence[tuple[Method, str | None]],
+    class_ids: Sequence[int],
+    count: int,
+    against_id: int | None = None,
+    engine: str = "ours",
+) -> tuple[list[Row], list[Column]]:
+    """What speaks for each class on average, over its first test images; arguments and errors as `explained`.
+
+    Args:
+        class_ids: a row each.
+        count: test images of each, at most.
+    """
+    members = [class_rows(version, one, count) for one in class_ids]
+    labels = np.repeat(class_ids, [len(rows) for rows in members])
+    _, columns = explained(version, [row for rows in members for row in rows], chosen, labels, against_id, engine)
+    means = [
+        Row(np.mean([row.view for row in rows], axis=0), (version.classes[one], f"mean of {len(rows)}"))
+        for one, rows in zip(class_ids, members, strict=True)
+    ]
+    return means, [
+        replace(column, maps=np.stack([column.maps[labels == one].mean(axis=0) for one in class_ids]))
+        for column in columns
+    ]
 
 
 def _maps(engine: str, entry: Method, network: Network, images: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
@@ -130,6 +159,9 @@ def _chosen(arguments: argparse.Namespace, version: Version) -> list[tuple[Metho
     names = arguments.method or ["grad_cam", "layer_cam"]
     if "all" in names:
         names = list(tf_keras_vis.NAMES if arguments.engine == "tf-keras-vis" else METHODS)
+        names, advice = installed(names)
+        if advice:
+            print(advice, file=sys.stderr)
         if arguments.against is not None:
             names = [name for name in names if METHODS[name].class_dependent]
     layers = version.layers_called(arguments.layer)
@@ -151,6 +183,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--against", metavar="CLASS", help="what speaks for the class rather than for this one")
     parser.add_argument("--of-class", metavar="CLASS", help="instead of images: test images of this class")
     parser.add_argument("--count", type=int, default=8, help="so many of them (default: 8)")
+    parser.add_argument(
+        "--summary", action="store_true", help="a row a class, the mean over test images of it; of all or of --of-class"
+    )
     parser.add_argument("--name", default="fashion_mnist")
     parser.add_argument("--version", type=int, help="default: the newest")
     parser.add_argument("--models", type=Path, default=MODELS)
@@ -159,8 +194,10 @@ def main(argv: list[str] | None = None) -> int:
         "--output", type=Path, default=Path("explanations"), help="a folder, or a file such as sheet.png or sheet.svg"
     )
     arguments = parser.parse_args(argv)
-    if bool(arguments.images) == bool(arguments.of_class):
-        parser.error("expected images, or --of-class")
+    if bool(arguments.images) == bool(arguments.of_class or arguments.summary):
+        parser.error("expected images, or --of-class, or --summary")
+    if arguments.summary and arguments.of:
+        parser.error("--summary explains each class; --class is for pictures, --of-class chooses one")
     if arguments.count < 1:
         parser.error("--count: expected at least 1")
     if arguments.output.suffix and arguments.output.suffix not in (".png", ".svg", ".pdf"):
@@ -171,23 +208,33 @@ def main(argv: list[str] | None = None) -> int:
         class_id, against_id = (
             None if choice is None else version.class_id(choice) for choice in (arguments.of, arguments.against)
         )
-        if arguments.of_class:
-            rows, refused = class_rows(version, version.class_id(arguments.of_class), arguments.count), []
+        if arguments.summary:
+            every = range(len(version.classes))
+            of = every if arguments.of_class is None else [version.class_id(arguments.of_class)]
+            rows, columns = summary(version, chosen, list(of), arguments.count, against_id, arguments.engine)
+            refused = []
         else:
-            rows, refused = photos(version, arguments.images)
-        for problem in refused:
-            print(f"left out: {problem}", file=sys.stderr)
-        if not rows:
-            print("error: none of the images could be read; no sheet written", file=sys.stderr)
-            return 2
-        rows, columns = explained(version, rows, chosen, class_id, against_id, arguments.engine)
+            if arguments.of_class:
+                rows, refused = class_rows(version, version.class_id(arguments.of_class), arguments.count), []
+            else:
+                rows, refused = photos(version, arguments.images)
+            for problem in refused:
+                print(f"left out: {problem}", file=sys.stderr)
+            if not rows:
+                print("error: none of the images could be read; no sheet written", file=sys.stderr)
+                return 2
+            rows, columns = explained(version, rows, chosen, class_id, against_id, arguments.engine)
     except (ExplanationError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    asked = "the predicted class" if class_id is None else version.classes[class_id]
+    if arguments.summary:
+        asked = "each class, on average"
+    else:
+        asked = "the predicted class" if class_id is None else version.classes[class_id]
     rather = "" if against_id is None else f" rather than {version.classes[against_id]}"
-    figure = draw(rows, columns, f"What speaks for {asked}{rather}? {version.title}")
-    print(f"wrote {', '.join(map(str, save(figure, arguments.output)))}: {len(rows)} pictures, {version.title}")
+    seen = "mean\nimage" if arguments.summary else "what the\nmodel sees"
+    figure = draw(rows, columns, f"What speaks for {asked}{rather}? {version.title}", seen)
+    print(f"wrote {', '.join(map(str, save(figure, arguments.output)))}: {len(rows)} rows, {version.title}")
     return 1 if refused else 0
 
 

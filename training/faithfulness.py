@@ -23,7 +23,7 @@ from training.datasets import DataError
 from training.explanation import faithfulness
 from training.explanation.errors import ExplanationError
 from training.explanation.faithfulness import METRICS, Candidate, Subject, best, candidates, interval, measure
-from training.explanation.methods import METHODS, method
+from training.explanation.methods import METHODS, installed, method
 from training.explanation.version import MODEL_FILE, Version, open_version
 from training.settings import MODELS
 
@@ -69,7 +69,7 @@ def measure_version(
     }
     facts = json.loads(json.dumps(facts))  # tuples are lists, as in what is read again
     subject = Subject(
-        version.network(),
+        version.network(background=any(candidate.background for candidate in chosen)),
         test.images[drawn],
         version.to_model,
         version.nothing,
@@ -201,7 +201,10 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.images < 2:
         parser.error("--images: expected at least 2")
     try:
-        wanted = [method(name) for name in arguments.method or METHODS]
+        names, advice = (arguments.method, None) if arguments.method else installed(list(METHODS))
+        if advice:
+            print(advice, file=sys.stderr)
+        wanted = [method(name) for name in names]
         version = open_version(arguments.models, arguments.name, arguments.version)
         finer = () if arguments.layer else version.layers[1:]
         chosen = candidates(wanted, version.layers_called(arguments.layer), finer)

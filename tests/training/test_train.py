@@ -24,12 +24,13 @@ from training.trainer import plan
 ROOT = Path(__file__).resolve().parents[2]
 _TENSORFLOW = {
     "__main__", "compare", "contact_sheet", "convert", "decoding", "evaluate", "export", "gate", "input_gradients",
-    "preprocessing", "publish", "serving_graph",
+    "preprocessing", "publish", "serving_graph", "explain", "faithfulness",
 }  # fmt: skip
+_TENSORFLOW_FOLDERS = {"evaluation", "explanation"}  # of what is published
 KERAS_ALONE = sorted(
     path.relative_to(ROOT / "training").as_posix()
     for path in (ROOT / "training").rglob("*.py")
-    if path.stem not in _TENSORFLOW
+    if path.stem not in _TENSORFLOW and path.parent.name not in _TENSORFLOW_FOLDERS
 )
 SETTINGS = Settings(
     backbone_weights="none",

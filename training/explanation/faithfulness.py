@@ -28,7 +28,12 @@ ROAD_FRACTIONS = (0.2, 0.5, 0.8)
 BLUR = 1 / 7  # standard deviation of the blur that insertion begins with, as a fraction of the view's edge
 SANITY_IMAGES = 50
 # Fewer passes than for a picture: all of Score-CAM's would take longer than all else
-QUICK = {"score_cam": {"channels": 16}, "smooth_grad": {"samples": 10}, "integrated_gradients": {"steps": 12}}
+QUICK = {
+    "score_cam": {"channels": 16},
+    "smooth_grad": {"samples": 10},
+    "integrated_gradients": {"steps": 12},
+    "shap": {"samples": 25},
+}
 RESAMPLES = 2000
 
 
@@ -62,6 +67,7 @@ class Candidate:
     layer: str | None
     maps: Callable[[Network, np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # of network, images, views, class_ids
     reference: bool = False  # knows nothing of the model: what a method must beat
+    background: bool = False  # compares with other images, which the network must have
 
     @property
     def key(self) -> str:
@@ -72,7 +78,10 @@ def candidates(methods: Sequence[Method], layers: Sequence[str], finer: Sequence
     """The methods, those that need a layer at each of `layers`, LayerCAM at each of `finer` too, and the references."""
     pairs = [(one, layer) for one in methods for layer in (layers if one.layer else [None])]
     pairs += [(one, layer) for one in methods if one.name == "layer_cam" for layer in finer if layer not in layers]
-    found = [Candidate(one.name, one.title, layer, functools.partial(_of_method, _quick(one))) for one, layer in pairs]
+    found = [
+        Candidate(one.name, one.title, layer, functools.partial(_of_method, _quick(one)), background=one.background)
+        for one, layer in pairs
+    ]
     return [
         *found,
         Candidate("random", "Random map", None, _random, reference=True),
@@ -133,7 +142,7 @@ class Subject:
         """The same net with random logits, and with random weights throughout."""
         model, images = self.network.model, self.images[:SANITY_IMAGES]
         return {
-            name: Network(randomised(model, images, layers), baseline=self.network.baseline, batch=self.network.batch)
+            name: self.network.of(randomised(model, images, layers))
             for name, layers in (("random_logits", (LOGITS_LAYER,)), ("random_weights", None))
         }
 

@@ -5,12 +5,13 @@ To add one, write the function, with its equation and source, and an entry into 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 
-from training.explanation import cams, gradients, perturbation
+from training.explanation import cams, gradients, perturbation, shap_values
 from training.explanation.errors import ExplanationError, nearest
 from training.explanation.network import Network
 
@@ -28,6 +29,13 @@ class Method:
     signed: bool = False  # whether values below zero mean something: evidence against the class
     class_dependent: bool = True
     linear: Function | None = None  # the same before its ReLU, where that is linear in the logit
+    background: bool = False  # whether it compares with other images, which the network then must have
+    package: str | None = None  # of training/requirements-extra.txt, which it needs
+
+    @property
+    def installed(self) -> bool:
+        """Whether what it needs is there."""
+        return self.package is None or find_spec(self.package) is not None
 
     def maps(self, network: Network, images: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
         """The maps of a class an image.
@@ -41,7 +49,8 @@ class Method:
             float32 (N, h, w): the layer's resolution, the input's or a grid's.
 
         Raises:
-            ExplanationError: no layer, a class out of range, or images of another shape.
+            ExplanationError: no layer, no background, a class out of range, images of another shape, or a package that
+                is not installed.
         """
         return self.function(self._ready(network), *network.checked(images, class_ids))
 
@@ -88,6 +97,10 @@ METHODS = {
             signed=True, linear=gradients.integrated_gradients,
         ),
         Method("occlusion", "Occlusion", perturbation.occlusion, signed=True, linear=perturbation.occlusion),
+        Method(
+            "shap", "SHAP (expected gradients)", shap_values.shap,
+            signed=True, linear=shap_values.shap, background=True, package=shap_values.PACKAGE,
+        ),
     )
 }  # fmt: skip
 
@@ -101,3 +114,11 @@ def method(name: str) -> Method:
     if name not in METHODS:
         raise ExplanationError(f"no method {name!r}{nearest(name, METHODS)}; the methods are {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def installed(names: Sequence[str]) -> tuple[list[str], str | None]:
+    """Those whose package is installed, and a line about the others, None where there are none."""
+    there = [name for name in names if METHODS[name].installed]
+    missing = [name for name in names if name not in there]
+    advice = f"left out: {', '.join(missing)}: not installed; pip install -r training/requirements-extra.txt"
+    return there, advice if missing else None

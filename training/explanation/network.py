@@ -28,6 +28,7 @@ class Network:
         layer: the one whose activations (N, h, w, K) are looked at; None for methods that need none.
         baseline: what stands for "nothing there", in the model's own scaling, float32 that fits (S, S, 3).
         batch: images that are computed at once, which bounds the memory.
+        background: images that stand for what else there is, float32 (B, S, S, 3), for methods that compare with it.
 
     Raises:
         ExplanationError: the model has no such layer, or its output has no positions.
@@ -39,7 +40,12 @@ class Network:
     """
 
     def __init__(
-        self, model: keras.Model, layer: str | None = None, baseline: float | np.ndarray = 0.0, batch: int = BATCH
+        self,
+        model: keras.Model,
+        layer: str | None = None,
+        baseline: float | np.ndarray = 0.0,
+        batch: int = BATCH,
+        background: np.ndarray | None = None,
     ):
         names = [one.name for one in model.layers]
         if LOGITS_LAYER not in names:
@@ -53,6 +59,7 @@ class Network:
         self.classes = int(model.get_layer(LOGITS_LAYER).output.shape[-1])
         self.baseline = np.asarray(baseline, np.float32)
         self.batch = batch
+        self.background = None if background is None else self.checked(background)
         self._whole = _Whole(model)
         self._layers: dict[str, _Opened] = {}  # shared by all that `at` gives
         self._opened = self._open(layer)
@@ -67,6 +74,15 @@ class Network:
         other.layer = layer
         other._opened = self._open(layer)
         return other
+
+    def of(self, model: keras.Model) -> Network:
+        """Another model of the same input, looked at in the same way, at no layer."""
+        return Network(model, baseline=self.baseline, batch=self.batch, background=self.background)
+
+    @property
+    def to_logits(self) -> keras.Model:
+        """From the input to the logits, with the batch normalisations folded in."""
+        return self._whole.to_logits
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """float32 (N, C) of images float32 (N, S, S, 3)."""
@@ -154,17 +170,17 @@ class _Whole:
 
     def __init__(self, model: keras.Model):
         folded, _ = fold(model)  # the same logits and gradients of the input, in less time
-        self._to_logits = keras.Model(folded.input, folded.get_layer(LOGITS_LAYER).output)
+        self.to_logits = keras.Model(folded.input, folded.get_layer(LOGITS_LAYER).output)
         self._images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
 
     @functools.cached_property
     def logits(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        return _traced(lambda images: self._to_logits(images, training=False), self._images)
+        return _traced(lambda images: self.to_logits(images, training=False), self._images)
 
     @functools.cached_property
     def input_gradients(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         def gradients(images, class_ids):
-            return tf.gradients(_chosen(self._to_logits(images, training=False), class_ids), images)[0]
+            return tf.gradients(_chosen(self.to_logits(images, training=False), class_ids), images)[0]
 
         return _traced(gradients, self._images, tf.TensorSpec([None], tf.int64))
 

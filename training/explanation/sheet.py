@@ -20,6 +20,7 @@ POSITIVE, SIGNED = (
 )  # perceptually uniform | diverging, white at zero; both for the colour-blind, too
 CELL = 1.45  # inches
 SHARPNESS = 8  # pixels of an overlay for one of the view
+WHOLE = (0.0, 0.0, 1.0, 1.0)
 _BOX = "#e6007e"
 
 
@@ -27,10 +28,10 @@ _BOX = "#e6007e"
 class Row:
     """One image."""
 
-    picture: np.ndarray  # uint8 (H, W, 3), as it came
-    box: tuple[float, float, float, float]  # ymin, xmin, ymax, xmax: the part that the model sees, as fractions of it
     view: np.ndarray  # (V, V, C), 0..255: what the model sees
     lines: tuple[str, ...]  # what is written beside it
+    picture: np.ndarray | None = None  # uint8 (H, W, 3), as it came, where that is something else
+    box: tuple[float, float, float, float] = WHOLE  # ymin, xmin, ymax, xmax: the part of it that is seen, as fractions
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,24 @@ class Column:
     maps: np.ndarray  # float32 (N, h, w), one a row
 
 
-def draw(rows: Sequence[Row], columns: Sequence[Column], title: str) -> Figure:
+def draw(rows: Sequence[Row], columns: Sequence[Column], title: str, seen: str = "what the\nmodel sees") -> Figure:
     """Lays them out. Every map is divided by its own largest magnitude; one that is zero is said to be.
+
+    Args:
+        rows: with a column for their pictures, if they have them.
+        columns: the maps.
+        title: of the sheet.
+        seen: what stands over the views.
 
     Raises:
         ValueError: a column has not one map a row.
     """
     if unfit := [column.title for column in columns if len(column.maps) != len(rows)]:
         raise ValueError(f"expected one map for each of {len(rows)} rows, got another number in {', '.join(unfit)}")
-    width, height = 2 + len(columns), len(rows)
+    heads = ["picture"] * any(row.picture is not None for row in rows)
+    heads += [seen, *(column.title for column in columns)]
+    first = len(heads) - len(columns)
+    width, height = len(heads), len(rows)
     kinds = len({column.signed for column in columns})
     figure = Figure(figsize=(1.3 + CELL * width + 1.2 * kinds, 1.0 + CELL * height), layout="constrained")
     grid = figure.subplots(height, width, squeeze=False)
@@ -58,14 +68,15 @@ def draw(rows: Sequence[Row], columns: Sequence[Column], title: str) -> Figure:
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
-    for axes, name in zip(
-        grid[0], ("picture", "what the\nmodel sees", *(column.title for column in columns)), strict=True
-    ):
+    for axes, name in zip(grid[0], heads, strict=True):
         axes.set_title(name, fontsize=9)
     for number, row in enumerate(rows):
-        _picture(grid[number, 0], row)
-        grid[number, 1].imshow(row.view.astype(np.uint8), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        for axes, column in zip(grid[number, 2:], columns, strict=True):
+        grid[number, 0].set_ylabel("\n".join(row.lines), rotation=0, ha="right", va="center", fontsize=9)
+        if row.picture is not None:
+            _picture(grid[number, 0], row.picture, row.box)
+        view = row.view.astype(np.uint8)
+        grid[number, first - 1].imshow(view, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        for axes, column in zip(grid[number, first:], columns, strict=True):
             _overlay(axes, row.view, column.maps[number], signed=column.signed)
     _colour_bars(figure, grid, columns)
     figure.suptitle(title, fontsize=12)
@@ -108,12 +119,11 @@ def _enlarged(values: np.ndarray) -> np.ndarray:
     return np.kron(values, np.ones((SHARPNESS, SHARPNESS), values.dtype))
 
 
-def _picture(axes: mpl.axes.Axes, row: Row) -> None:
-    height, width = row.picture.shape[:2]
-    axes.imshow(row.picture)
-    axes.set_ylabel("\n".join(row.lines), rotation=0, ha="right", va="center", fontsize=9)
-    top, left, bottom, right = row.box
-    if row.box != (0.0, 0.0, 1.0, 1.0):
+def _picture(axes: mpl.axes.Axes, picture: np.ndarray, box: tuple[float, float, float, float]) -> None:
+    height, width = picture.shape[:2]
+    axes.imshow(picture)
+    top, left, bottom, right = box
+    if box != WHOLE:
         corner = left * width - 0.5, top * height - 0.5
         size = (right - left) * width, (bottom - top) * height
         axes.add_patch(mpl.patches.Rectangle(corner, *size, fill=False, edgecolor=_BOX, linewidth=1.2))

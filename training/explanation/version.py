@@ -13,6 +13,7 @@ import numpy as np
 from training import manifest
 from training.augment import to_model_input
 from training.backbones import backbone
+from training.classical import stratified
 from training.datasets import Split, load_test
 from training.evaluation.served import trained_on
 from training.explanation.errors import ExplanationError, nearest
@@ -21,6 +22,7 @@ from training.preprocessing import View
 from training.versions import newest_or, versions
 
 MODEL_FILE = Path("assets.extra") / "model.keras"
+BACKGROUND = 100  # test images that stand for what else there is
 # What stands for "nothing there", 0..255: the ground of Fashion-MNIST's images; the middle grey of colour images
 _NOTHING = {"fashion_mnist": 0.0, "colour": 127.5}
 
@@ -45,14 +47,25 @@ class Version:
         """What stands for "nothing there" in a view, 0..255."""
         return _NOTHING[self.view.preprocessing]
 
-    def network(self, layer: str | None = None, batch: int = BATCH) -> Network:
+    def network(self, layer: str | None = None, batch: int = BATCH, *, background: bool = False) -> Network:
         """The model, opened at a layer; nothing is what its view has where there is no object.
 
+        Args:
+            layer: the one to look at.
+            batch: images that are computed at once.
+            background: whether it gets one: test images, the classes in proportion.
+
         Raises:
+            DataError: a background is wanted and the test images are not here.
             ExplanationError: the model has no such layer, or its output has no positions.
         """
         empty = self.to_model(np.full((1, *self.view.shape), self.nothing, np.float32))
-        return Network(self.model, layer, baseline=empty[0, 0, 0], batch=batch)
+        others = self._background() if background else None
+        return Network(self.model, layer, baseline=empty[0, 0, 0], batch=batch, background=others)
+
+    def _background(self) -> np.ndarray:
+        test = self.test_images()
+        return self.to_model(test.images[stratified(test.labels, min(BACKGROUND, len(test)), seed=0)])
 
     def layers_called(self, choices: Sequence[str] | None) -> tuple[str, ...]:
         """What a command line's choice stands for: None is the CAM layer, "all" that and the finer ones."""

@@ -19,8 +19,6 @@ def clouds() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_clouds_stay_apart(method, clouds):
-    if method == "UMAP":  # compiling it takes longer than all other tests of this folder
-        pytest.importorskip("umap")
     vectors, labels = clouds
     points = METHODS[method](vectors)
     assert points.shape == (60, 2)

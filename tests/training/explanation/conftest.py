@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from shipped import SHIPPED, VERSION
 
 from training import manifest
 from training.datasets.fashion_mnist import CLASSES
@@ -18,7 +19,6 @@ from training.model import build_classifier
 from training.preprocessing import View
 
 layers = keras.layers
-SHIPPED = Path(__file__).resolve().parents[3] / "serving/models"
 
 
 def with_weights(model: keras.Model, seed: int = 0) -> keras.Model:
@@ -53,9 +53,9 @@ def small_net() -> Callable[..., keras.Model]:
 
 
 @pytest.fixture(scope="session")
-def network() -> Network:
+def network(images) -> Network:
     """In batches that do not divide the images."""
-    return Network(build_small_net(pooled=False), "cam", batch=16)
+    return Network(build_small_net(pooled=False), "cam", batch=16, background=images[30:])
 
 
 @pytest.fixture(scope="session")
@@ -94,4 +94,4 @@ def models(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def shipped() -> Version:
-    return open_version(SHIPPED, "fashion_mnist", 1)
+    return open_version(SHIPPED.parents[1], SHIPPED.parent.name, VERSION)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from training.explain import class_rows, explained, main
+from training.explain import class_rows, explained, main, summary
+from training.explanation import methods
 from training.explanation.methods import METHODS
 from training.explanation.version import open_version
 
@@ -30,7 +33,7 @@ def run(models):
 def test_photos_with_every_method(run, photos, tmp_path, capsys):
     output = tmp_path / "new" / "sheet.png"
     assert run(*photos, "--method", "all", "--output", output) == 0
-    assert f"wrote {output}: 2 pictures, fashion_mnist, version 1" in capsys.readouterr().out
+    assert f"wrote {output}: 2 rows, fashion_mnist, version 1" in capsys.readouterr().out
     with Image.open(output) as sheet:
         assert sheet.width > 2 * sheet.height
 
@@ -42,7 +45,37 @@ def test_a_folder_gets_both_formats(run, photos, tmp_path):
 
 def test_test_images_of_a_class(run, tmp_path, capsys):
     assert run("--of-class", "Sandal", "--count", 3, "--output", tmp_path / "sheet.svg") == 0
-    assert "3 pictures" in capsys.readouterr().out
+    assert "3 rows" in capsys.readouterr().out
+
+
+def test_the_mean_of_each_class(models):
+    version = open_version(models, "fashion_mnist", 1)
+    chosen = [(METHODS["hires_cam"], "relu_3"), (METHODS["shap"], None)]
+    means, columns = summary(version, chosen, [7, 2], count=3)
+    assert [row.lines for row in means] == [("Sneaker", "mean of 3"), ("Pullover", "mean of 3")]
+    for place, class_id in enumerate((7, 2)):
+        rows = class_rows(version, class_id, 3)
+        np.testing.assert_allclose(means[place].view, np.mean([row.view for row in rows], axis=0))
+        for column, expected in zip(columns, explained(version, rows, chosen, class_id)[1], strict=True):
+            peak = np.abs(expected.maps).max()
+            np.testing.assert_allclose(column.maps[place], expected.maps.mean(axis=0), atol=1e-4 * peak)
+
+
+def test_a_sheet_of_classes(run, tmp_path, capsys):
+    assert run("--summary", "--count", 2, "--output", tmp_path / "sheet.png") == 0
+    assert "10 rows" in capsys.readouterr().out
+    assert run("--summary", "--of-class", "Bag", "--count", 2, "--output", tmp_path / "sheet.png") == 0
+    assert "1 rows" in capsys.readouterr().out
+
+
+def test_without_shap_one_line(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(methods, "find_spec", lambda name: None)
+    assert run("--of-class", "Bag", "--count", 1, "--method", "all", "--output", tmp_path / "sheet.png") == 0
+    advice = "pip install -r training/requirements-extra.txt"
+    assert f"left out: shap: not installed; {advice}\n" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "shap", None)
+    assert run("--of-class", "Bag", "--count", 1, "--method", "shap", "--output", tmp_path / "sheet.png") == 2
+    assert f"error: shap needs the package shap, which is not installed: {advice}\n" in capsys.readouterr().err
 
 
 def test_what_is_written_beside(models):
@@ -82,7 +115,7 @@ def test_what_cannot_be_read_is_left_out(run, photos, tmp_path, capsys):
     streams = capsys.readouterr()
     assert "broken.png: " in streams.err
     assert "gone.png: No such file" in streams.err
-    assert "1 pictures" in streams.out
+    assert "1 rows" in streams.out
     assert run(tmp_path / "broken.png", "--output", tmp_path / "none.png") == 2
     assert not (tmp_path / "none.png").exists()
 
@@ -114,6 +147,7 @@ def test_what_does_not_exist(arguments, message, run, capsys):
         ([], "expected images, or --of-class"),
         (["a.png", "--of-class", "Bag"], "expected images, or --of-class"),
         (["a.png", "--output", "sheet.doc"], "expected a folder, or a file that ends in .png"),
+        (["--summary", "--class", "Bag"], "--summary explains each class"),
         (["--of-class", "Bag", "--count", "0"], "--count: expected at least 1"),
     ],
 )

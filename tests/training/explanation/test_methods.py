@@ -56,9 +56,21 @@ def test_what_the_entry_says_is_so(name, network, images, class_ids):
 def test_maps_have_the_resolution_of_what_they_look_at(network, images, class_ids):
     sizes = {name: entry.maps(network, images[:2], class_ids[:2]).shape[1] for name, entry in METHODS.items()}
     assert {size for name, size in sizes.items() if METHODS[name].layer} == {7}
-    assert sizes["saliency"] == sizes["smooth_grad"] == sizes["integrated_gradients"] == 16
+    assert sizes["saliency"] == sizes["smooth_grad"] == sizes["integrated_gradients"] == sizes["shap"] == 16
     assert sizes["occlusion"] == 7
     assert METHODS["layer_cam"].maps(network.at("early"), images[:2], class_ids[:2]).shape == (2, 14, 14)
+
+
+def test_shap_values_add_up_to_what_the_image_adds_to_the_logit(images):
+    model = linear_net()
+    network = Network(model, background=images[20:, :8, :8])
+    shown, class_ids = images[:3, :8, :8], np.array([0, 2, 1])
+    maps = METHODS["shap"].maps(network, shown, class_ids)
+    exact = (shown - images[20:, :8, :8].mean(axis=0)) * model.get_layer("logits").kernel.numpy().T[class_ids].reshape(
+        3, 8, 8, 3
+    )
+    assert np.corrcoef(maps.ravel(), exact.sum(axis=-1).ravel())[0, 1] > 0.9  # a sample of 100 of the background
+    assert maps.min() < 0 < maps.max()
 
 
 def test_gradients_are_those_of_the_logit(network, images, class_ids):

@@ -9,13 +9,12 @@ import pytest
 from training.explanation.sheet import POSITIVE, SHARPNESS, SIGNED, Column, Row, coloured, draw, save
 
 BLACK = np.zeros((8, 8, 1), np.uint8)
-_WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 @pytest.fixture
 def rows() -> list[Row]:
     picture = np.full((20, 30, 3), 200, np.uint8)
-    return [Row(picture, (0.0, 0.2, 1.0, 0.8), BLACK, ("shoe.jpg", "Bag 90%")), Row(picture, _WHOLE, BLACK, ("b",))]
+    return [Row(BLACK, ("shoe.jpg", "Bag 90%"), picture, (0.0, 0.2, 1.0, 0.8)), Row(BLACK, ("b",), picture)]
 
 
 def texts(figure) -> list[str]:
