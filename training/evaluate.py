@@ -14,15 +14,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from training import manifest
+from training import faithfulness, manifest
 from training.datasets import DataError, Split, load_test
 from training.evaluation import plots
 from training.evaluation.classification import confusion_matrix, metrics
 from training.evaluation.report import evaluate_version
-from training.evaluation.served import answers, trained_on
+from training.evaluation.served import answers
 from training.evaluation.style import save
 from training.evaluation.subject import FULL, QUICK
 from training.evaluation.writing import write_report
+from training.explanation.errors import ExplanationError
+from training.explanation.version import open_directory
 from training.settings import MODELS
 from training.versions import newest_or
 
@@ -74,12 +76,21 @@ def version_directory(models: Path, name: str, version: int | None) -> Path:
     return newest_or(models / name, version)
 
 
+def _measure_faithfulness(version_dir: Path, images: int, directory: Path) -> None:
+    """Leaves beside the report whether the explanations are true; the report says why it is not there."""
+    try:
+        version = open_directory(version_dir)
+    except ExplanationError:
+        return
+    faithfulness.measured(version, faithfulness.all_candidates(version), images, directory)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__.splitlines()[0])
     parser.add_argument("--name", default="fashion_mnist")
     parser.add_argument("--version", type=int, help="default: the newest")
     parser.add_argument("--against", type=int, metavar="M", help="another version, on the same images")
-    parser.add_argument("--quick", action="store_true", help="fewer images, no t-SNE and UMAP")
+    parser.add_argument("--quick", action="store_true", help="fewer images; no t-SNE, UMAP, SHAP, no faithfulness")
     parser.add_argument("--models", type=Path, default=MODELS)
     parser.add_argument("--export", type=Path, help="instead: an export to come; figures alone, into its manifest")
     parser.add_argument("--dataset", help="name or path (default: what the version was trained on)")
@@ -88,14 +99,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         if arguments.export:
-            test = load_test(trained_on(arguments.export, arguments.dataset, arguments.data_dir))
+            test = load_test(manifest.trained_on(arguments.export, arguments.dataset, arguments.data_dir))
             print(table(evaluate_export(arguments.export, test)))
             return 0
         version_dir = version_directory(arguments.models, arguments.name, arguments.version)
         other_dir = arguments.against and version_directory(arguments.models, arguments.name, arguments.against)
-        source = trained_on(version_dir, arguments.dataset, arguments.data_dir)
+        source = manifest.trained_on(version_dir, arguments.dataset, arguments.data_dir)
         directory = arguments.reports / arguments.name / version_dir.name
         effort = QUICK if arguments.quick else FULL
+        if effort.faithfulness_images:
+            _measure_faithfulness(version_dir, effort.faithfulness_images, directory)
         evaluation = evaluate_version(version_dir, source, effort, directory, other_dir)
         write_report(evaluation, manifest.read(version_dir), directory)
     except (DataError, OSError) as error:

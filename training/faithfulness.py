@@ -107,6 +107,36 @@ def _result(candidate: Candidate, subject: Subject) -> dict[str, Any]:
     }
 
 
+def measured(version: Version, chosen: Sequence[Candidate], images: int, directory: Path) -> dict[str, Any]:
+    """`measure_version` with a progress bar; writes faithfulness.json, .png and .svg.
+
+    Args:
+        version: opened.
+        chosen: what `candidates` gives.
+        images: how many, at most.
+        directory: where to write; in its folder `faithfulness` is kept what is measured.
+
+    Raises:
+        DataError: the test images are not here.
+        ExplanationError: the model has no such layer.
+    """
+    with tqdm(total=len(chosen), desc="are explanations true", unit="method", disable=not sys.stderr.isatty()) as bar:
+
+        def done(key: str) -> None:
+            bar.set_postfix_str(key)
+            bar.update()
+
+        report = measure_version(version, chosen, images, directory / "faithfulness", done)
+    (directory / "faithfulness.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    plot(report, directory / "faithfulness.png")
+    return report
+
+
+def all_candidates(version: Version) -> list[Candidate]:
+    """Every installed method at the CAM layer, LayerCAM at the finer ones too, and the references."""
+    return candidates([METHODS[name] for name in installed(list(METHODS))[0]], version.layers[:1], version.layers[1:])
+
+
 def table(report: dict[str, Any]) -> str:
     """The report as text: a line a method, the means, with the best that is no reference starred."""
     methods = report["methods"]
@@ -209,21 +239,13 @@ def main(argv: list[str] | None = None) -> int:
         finer = () if arguments.layer else version.layers[1:]
         chosen = candidates(wanted, version.layers_called(arguments.layer), finer)
         directory = arguments.output or Path("reports") / arguments.name / version.directory.name
-        with tqdm(total=len(chosen), desc="measuring", unit="method", disable=not sys.stderr.isatty()) as bar:
-
-            def done(key: str) -> None:
-                bar.set_postfix_str(key)
-                bar.update()
-
-            report = measure_version(version, chosen, arguments.images, directory / "faithfulness", done)
+        report = measured(version, chosen, arguments.images, directory)
     except (ExplanationError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on with the next method", file=sys.stderr)
         return 130
-    (directory / "faithfulness.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    plot(report, directory / "faithfulness.png")
     print(f"{table(report)}\nwrote {directory}/faithfulness.json, .png and .svg")
     return 0
 

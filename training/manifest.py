@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+from training.datasets import Source
 
 FILE = Path("assets.extra") / "manifest.json"
 
@@ -35,3 +38,21 @@ def hashes(version_dir: Path) -> dict[str, str]:
     """SHA-256 by relative path of every file but the manifest."""
     files = sorted(p for p in version_dir.rglob("*") if p.is_file() and p.relative_to(version_dir) != FILE)
     return {p.relative_to(version_dir).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def trained_on(version_dir: Path, dataset: str | None = None, data_dir: str | None = None) -> Source:
+    """Where the test images of a version are: its dataset, split as it was for training.
+
+    Args:
+        dataset: a name or path instead of the one in the manifest.
+
+    Raises:
+        FileNotFoundError: no manifest.
+    """
+    training = read(version_dir)["training"]
+    names = {field.name for field in dataclasses.fields(Source)}
+    known = {name: value for name, value in training.items() if name in names and value is not None}
+    if "class_names" in known:
+        known["class_names"] = tuple(known["class_names"])
+    given = {name: value for name, value in (("dataset", dataset), ("data_dir", data_dir)) if value is not None}
+    return Source(**(known | given))

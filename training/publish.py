@@ -21,7 +21,6 @@ from typing import Any
 
 from training import manifest
 from training.datasets import DataError, load_test
-from training.evaluation.served import trained_on
 from training.gate import GateError, add_gate_arguments, judge
 from training.settings import MODELS
 from training.versions import next_version, versions
@@ -163,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
         publish(source, base_path, dry_run=True)  # intact, before anything takes time
         gate = judge(
             source, base_path,
-            lambda: load_test(trained_on(source, arguments.dataset, arguments.data_dir)),
+            lambda: load_test(manifest.trained_on(source, arguments.dataset, arguments.data_dir)),
             tolerance=arguments.tolerance, force=arguments.force,
         )  # fmt: skip
         version = publish(source, base_path, gate=gate, dry_run=arguments.dry_run)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,40 +10,18 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from training.augment import to_model_input
-from training.backbones import backbone
 from training.datasets import png
 from training.model import LOGITS_LAYER
 from training.preprocessing import View
 
 BATCH = 100
-MODEL_FILE = Path("assets.extra") / "model.keras"
-
-
-def load(version_dir: Path) -> keras.Model:
-    """The Keras model of a version.
-
-    Raises:
-        FileNotFoundError: it has none.
-    """
-    return keras.models.load_model(version_dir / MODEL_FILE, compile=False)
-
-
-def view_of(described: dict[str, Any], image_size: int) -> View:
-    """How a version sees pictures.
-
-    Args:
-        described: its manifest.
-        image_size: in pixels, of what it was trained on; for a manifest that does not say.
-    """
-    size = described.get("view", {}).get("size", image_size)
-    return View(described["preprocessing"].partition(":")[0], size, backbone(described["backbone"]).scaling)
 
 
 def features(model: keras.Model, view: View, images: np.ndarray, what: str) -> np.ndarray:
     """What goes into the logits.
 
     Args:
-        model: what `load` returns.
+        model: of a version.
         view: the version's.
         images: uint8 (N, H, W, 1 or 3), 0..255; they are looked at as if they were sent as PNG.
         what: they are, for the progress bar.

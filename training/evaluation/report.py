@@ -36,6 +36,7 @@ class Evaluation:
     probabilities: np.ndarray  # float32 (N, C), of `test`
     planes: dict[str, dict[str, np.ndarray]]  # points float32 (N, 2) by what, then by method; see `projection`
     plane_labels: np.ndarray  # int64 (N,)
+    sheets: dict[str, explanations.Sheet]  # by the name of the picture; none without a Keras model
 
 
 def evaluate_version(
@@ -77,14 +78,16 @@ def evaluate_version(
     }
     some = subject.subset(effort.points)
     planes = _planes(subject, some, left_out)
-    return Evaluation(report, subject.training, subject.test, subject.probabilities, planes, some.labels)
+    sheets = explanations.sheets(subject, left_out) if subject.model_file.is_file() else {}
+    return Evaluation(report, subject.training, subject.test, subject.probabilities, planes, some.labels, sheets)
 
 
 def _without_model(subject: Subject) -> list[str]:
     if subject.model_file.is_file():
         return []
     return [
-        f"Neighbours, multiply-accumulates and the plane of features need {subject.model_file}, which is not there: "
+        "Neighbours, multiply-accumulates, explanations and the plane of features need "
+        f"{subject.model_file}, which is not there: "
         "expected the Keras model of training.export; export the version again."
     ]
 
@@ -171,7 +174,7 @@ def _speed(subject: Subject) -> dict[str, Any]:
         "latency": subject.cache.figures(
             "latency", key, lambda: speed.latencies(subject.served, encoded, effort.batch_sizes, effort.calls)
         ),
-        "cost": subject.cache.figures("cost", {}, lambda: speed.cost(subject.model))
+        "cost": subject.cache.figures("cost", {}, lambda: speed.cost(subject.opened.model))
         if subject.model_file.is_file()
         else None,
         "files": speed.file_bytes(subject.version_dir),

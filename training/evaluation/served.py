@@ -1,8 +1,7 @@
-"""A version's answers to encoded images, through its served signature, and the data that they are about."""
+"""A version's answers to encoded images, through its served signature."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -12,8 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from training import manifest
-from training.datasets import Source, Split, png
+from training.datasets import Split, png
 
 BATCH = 100
 
@@ -59,21 +57,3 @@ def answers(version_dir: Path, test: Split) -> np.ndarray:
         The predicted classes, int64 (N,).
     """
     return Served(version_dir).ask([png(image) for image in test.images], "class_id", "evaluating")
-
-
-def trained_on(version_dir: Path, dataset: str | None, data_dir: str | None) -> Source:
-    """Where the test images of a version are: its dataset, split as it was for training.
-
-    Args:
-        dataset: a name or path instead of the one in the manifest.
-
-    Raises:
-        FileNotFoundError: no manifest.
-    """
-    training = manifest.read(version_dir)["training"]
-    names = {field.name for field in dataclasses.fields(Source)}
-    known = {name: value for name, value in training.items() if name in names and value is not None}
-    if "class_names" in known:
-        known["class_names"] = tuple(known["class_names"])
-    given = {name: value for name, value in (("dataset", dataset), ("data_dir", data_dir)) if value is not None}
-    return Source(**(known | given))

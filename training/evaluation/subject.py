@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from training import manifest
 from training.classical import stratified
 from training.datasets import DataError, Source, Split, TrainingData, load_test, load_training, png
-from training.evaluation import features as of_features
 from training.evaluation import projection
 from training.evaluation.cache import Cache, digest_of
+from training.evaluation.features import features
 from training.evaluation.served import Served
+from training.explanation.version import MODEL_FILE, Version, open_directory
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,13 @@ class Effort:
     methods: tuple[str, ...]  # of projection.METHODS
     batch_sizes: tuple[int, ...]
     calls: int  # of each batch size
+    explained: int  # test images of a class whose explanations are shown on average
+    shap: bool  # whether by SHAP, too
+    faithfulness_images: int  # that explanations are put to the test on; 0: that is left out
 
 
-FULL = Effort("full", None, 1000, 10_000, 3000, tuple(projection.METHODS), (1, 2, 4, 8, 16, 32, 64), 30)
-QUICK = Effort("quick", 2000, 200, 1500, 1000, ("PCA",), (1, 8, 32), 10)
+FULL = Effort("full", None, 1000, 10_000, 3000, tuple(projection.METHODS), (1, 2, 4, 8, 16, 32, 64), 30, 20, True, 500)
+QUICK = Effort("quick", 2000, 200, 1500, 1000, ("PCA",), (1, 8, 32), 10, 4, False, 0)
 
 
 class Subject:
@@ -87,19 +90,19 @@ class Subject:
     @property
     def model_file(self) -> Path:
         """The Keras model; what needs it is left out where it is missing."""
-        return self.version_dir / of_features.MODEL_FILE
+        return self.version_dir / MODEL_FILE
 
     @functools.cached_property
-    def model(self) -> keras.Model:
-        return of_features.load(self.version_dir)
+    def opened(self) -> Version:
+        """With its Keras model."""
+        return open_directory(self.version_dir)
 
     def features(self, split: Split, what: str) -> np.ndarray:
         """The features of images, float32 (N, K); `what` they are, for the progress bar."""
-        view = of_features.view_of(self.described, self.training.train.images.shape[1])
         return self.cache.array(
             "features",
             {"images": digest_of(split)},
-            lambda: of_features.features(self.model, view, split.images, f"looking at {what}"),
+            lambda: features(self.opened.model, self.opened.view, split.images, f"looking at {what}"),
         )
 
     def candidates(self) -> tuple[np.ndarray, np.ndarray]:

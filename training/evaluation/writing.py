@@ -59,6 +59,7 @@ def _plots(evaluation: Evaluation, classes: list[str]) -> dict[str, Callable[[],
         "samples": lambda: data_plots.samples(samples, means, classes),
         "pixels": lambda: data_plots.pixels(facts["pixels"]),
     }
+    wanted |= {name: sheet.figure for name, sheet in evaluation.sheets.items()}
     if all(evaluation.planes.values()):
         wanted["planes"] = lambda: data_plots.planes(evaluation.planes, evaluation.plane_labels, classes)
     return wanted

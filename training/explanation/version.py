@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from training.augment import to_model_input
 from training.backbones import backbone
 from training.classical import stratified
 from training.datasets import Split, load_test
-from training.evaluation.served import trained_on
 from training.explanation.errors import ExplanationError, nearest
 from training.explanation.network import BATCH, Network
 from training.preprocessing import View
@@ -33,10 +33,13 @@ class Version:
 
     directory: Path
     described: dict[str, Any]  # the manifest
-    model: keras.Model
     view: View
     layers: tuple[str, ...]  # the CAM layer, then finer ones
     classes: tuple[str, ...]
+
+    @functools.cached_property
+    def model(self) -> keras.Model:
+        return keras.models.load_model(self.directory / MODEL_FILE, compile=False)
 
     @property
     def title(self) -> str:
@@ -97,7 +100,7 @@ class Version:
         Raises:
             DataError: it is not here.
         """
-        return load_test(trained_on(self.directory, None, None))
+        return load_test(manifest.trained_on(self.directory))
 
 
 def open_version(models: Path, name: str, version: int | None) -> Version:
@@ -118,21 +121,28 @@ def open_version(models: Path, name: str, version: int | None) -> Version:
         raise ExplanationError(
             f"no model {name!r} in {models}{nearest(name, known)}; there are: {', '.join(known) or 'none'}"
         )
-    directory = newest_or(base_path, version)
+    return open_directory(newest_or(base_path, version))
+
+
+def open_directory(directory: Path) -> Version:
+    """Opens a version directory.
+
+    Raises:
+        ExplanationError: it has no Keras model.
+    """
+    base_path = directory.parent
     if not (directory / MODEL_FILE).is_file():
         with_model = [str(number) for number in versions(base_path) if (base_path / str(number) / MODEL_FILE).is_file()]
         raise ExplanationError(
             f"{directory} has no {MODEL_FILE}: expected a version as training.export writes it, with its Keras model; "
-            f"versions of {name} that have one: {', '.join(with_model) or 'none'}"
+            f"versions of {base_path.name} that have one: {', '.join(with_model) or 'none'}"
         )
     described = manifest.read(directory)
-    preprocessing, _, size = described["preprocessing"].partition(": ")
     chosen = backbone(described["backbone"])
     return Version(
         directory=directory,
         described=described,
-        model=keras.models.load_model(directory / MODEL_FILE, compile=False),
-        view=View(preprocessing, int(size.partition("x")[0]), chosen.scaling),
+        view=View(described["preprocessing"].partition(":")[0], described["view"]["size"], chosen.scaling),
         layers=(described["cam_layers"][0], *chosen.fine_layers),
         classes=tuple(described["classes"]),
     )

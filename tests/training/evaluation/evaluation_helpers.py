@@ -38,6 +38,7 @@ def write_version(directory: Path, source: Source, seed: int) -> None:
         "preprocessing": f"colour: {SIZE}x{SIZE} RGB, the whole picture fitted into a white square",
         "view": {"size": SIZE, "channels": 3, "scaling": entry.scaling},
         "backbone": "mini_cnn",
+        "cam_layers": [entry.cam_layer],
         "initial_weights": "none: random initial weights",
         "training": {"dataset": source.dataset, "image_size": SIZE, "history": []},
         "calibration": {"temperature": 0.8, "fitted_on": "15 validation images"},

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from evaluation_helpers import CLASSES, PHOTOS
 from PIL import Image
 
+import training.evaluate
 from training import manifest
 from training.datasets import DataError, load_test
 from training.evaluate import evaluate_export, main
-from training.evaluation import explanations, features
+from training.evaluation import explanations
 from training.evaluation.report import evaluate_version
 from training.evaluation.served import Served
 from training.evaluation.subject import QUICK
@@ -88,6 +91,8 @@ PICTURES = (
     "samples",
     "pixels",
     "planes",
+    "explanations",
+    "explanations_by_class",
 )
 
 
@@ -154,36 +159,29 @@ def test_the_card_says_where_from_and_how_good(directory, report):
 
 def test_a_second_run_asks_the_model_nothing(base, directory, report, monkeypatch):
     monkeypatch.setattr(Served, "signature", None)
-    monkeypatch.setattr(features, "load", None)
+    monkeypatch.setattr(keras.models, "load_model", None)
     assert evaluate(base / "models", base / "reports", "--version", "1", "--against", "2") == 0
     assert json.loads((directory / "report.json").read_text(encoding="utf-8")) == report
 
 
-def faithfulness(model_sha256: str) -> str:
-    """As training.faithfulness writes it."""
-    metrics = {"deletion": {"mean": 0.31, "low": 0.29, "high": 0.33}}
-    methods = {
-        "layer_cam@relu_2": {"title": "LayerCAM", "layer": "relu_2", "reference": False, "metrics": metrics},
-        "random": {"title": "random map", "layer": None, "reference": True, "metrics": {}},
-    }
-    best = {"relu_2": "layer_cam@relu_2"}
-    return json.dumps({"model_sha256": model_sha256, "images": 500, "methods": methods, "best": best})
-
-
-def test_faithfulness_beside_the_report_is_shown(base, directory):
-    digest = manifest.read(base / "models" / "photos" / "1")["files"]["assets.extra/model.keras"]
-    (directory / "faithfulness.json").write_text(faithfulness(digest))
-    shutil.copy(directory / "latency.svg", directory / "faithfulness.svg")
-    assert evaluate(base / "models", base / "reports", "--version", "1") == 0
+def test_in_full_explanations_are_put_to_the_test(base, tmp_path, monkeypatch):
+    few = dataclasses.replace(QUICK, name="full", faithfulness_images=6, explained=1, shap=True)
+    monkeypatch.setattr(training.evaluate, "FULL", few)
+    arguments = ["--models", str(base / "models"), "--name", "photos", "--version", "1", "--reports", str(tmp_path)]
+    assert main(arguments) == 0
+    directory = tmp_path / "photos" / "1"
+    found = json.loads((directory / "report.json").read_text(encoding="utf-8"))
+    assert {"grad_cam@relu_3", "layer_cam@relu_1", "shap", "random"} < set(found["faithfulness"]["methods"])
+    assert found["left_out"] == []
     page = (directory / "index.html").read_text(encoding="utf-8")
-    assert "Are its explanations true?" in page
-    assert "<b>LayerCAM</b>" in page
-    assert "0.310 (0.290 to 0.330)" in page
+    assert "Are the pictures true?" in page
+    best = found["faithfulness"]["best"]["relu_3"]
+    assert f"<b>{found['faithfulness']['methods'][best]['title']}</b>" in page
     assert "Faithfulness of the methods" in page
 
 
 def test_faithfulness_of_another_model_is_not_shown(tmp_path):
-    (tmp_path / "faithfulness.json").write_text(faithfulness("0" * 64))
+    (tmp_path / "faithfulness.json").write_text(json.dumps({"model_sha256": "0" * 64}))
     described = {"name": "photos", "version": 3, "files": {"assets.extra/model.keras": "1" * 64}}
     found, why_not = explanations.read(tmp_path, described)
     assert found is None
@@ -197,7 +195,7 @@ def test_without_a_keras_model_the_rest_is_reported(base, photos, tmp_path, caps
     (tmp_path / "models" / "photos" / "1" / "assets.extra" / "model.keras").unlink()
     assert evaluate(tmp_path / "models", tmp_path / "reports") == 0
     out = capsys.readouterr().out
-    assert "left out: Neighbours, multiply-accumulates and the plane of features need" in out
+    assert "left out: Neighbours, multiply-accumulates, explanations and the plane of features need" in out
     assert "expected the Keras model of training.export; export the version again" in out
     assert "Left out" in (tmp_path / "reports" / "photos" / "1" / "index.html").read_text(encoding="utf-8")
 

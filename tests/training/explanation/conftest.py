@@ -86,6 +86,7 @@ def models(tmp_path_factory) -> Path:
             "cam_layers": ["relu_3"],
             "backbone": "mini_cnn",
             "preprocessing": "fashion_mnist: 28x28 grey, light object on black",
+            "view": {"size": 28, "channels": 1, "scaling": "tf"},
             "training": {"dataset": "fashion_mnist"},
         }
         manifest.write(directory, described)
