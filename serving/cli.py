@@ -166,7 +166,11 @@ def _parser() -> argparse.ArgumentParser:
     draws.add_argument("-o", "--output", default="overlay.png", metavar="FILE", help="picture to write (overlay.png)")
     draws.add_argument("--class", dest="target", metavar="NAME|ID", help="class to explain (default the predicted)")
     draws.add_argument("--contrast", metavar="NAME|ID", help="show why the class rather than this one")
-    draws.add_argument("--fine", action="store_true", help="LayerCAM at the model's finest served layer")
+    how = draws.add_mutually_exclusive_group()
+    how.add_argument("--fine", action="store_true", help="LayerCAM at the model's finest served layer")
+    how.add_argument(
+        "--shap", action="store_true", help="SHAP values: the model is asked about 500 covered views (needs shap)"
+    )
     draws.add_argument("--alpha", type=_fraction, metavar="A", help="opacity of the map, 0..1 (0.6, contrast 0.8)")
 
     _command(commands, "status", _asking(status), "list the model's versions, their states and labels", common)

@@ -16,6 +16,7 @@ from serving.client.base import BaseClient
 from serving.client.figure import ColourBar, beside
 from serving.client.overlay import has_evidence, lay_out, open_photo, paint, paint_contrast
 from serving.client.results import Floats
+from serving.client.shap_values import shap_values
 from serving.client.transport import is_loopback
 
 OK, FAILED = 0, 1
@@ -68,7 +69,12 @@ def explain(client: BaseClient, options: argparse.Namespace) -> int:
         raise UsageError("--fine and --contrast: fine maps are of one class; leave one of them out")
     view = _view(client, options.image, explanation.version)
     box = None if view is None else view.box
-    if options.fine:
+    if options.shap:
+        if view is None:
+            raise UsageError("--shap: the model does not tell what it sees of a picture (signature preprocess)")
+        values = shap_values(client, view.image, version=explanation.version)
+        cam = values[target] if rival is None else values[target] - values[rival]
+    elif options.fine:
         cam = client.explain_fine(options.image, class_ids=target, version=explanation.version)[0].finest
     else:
         cam = explanation.cam(target) if rival is None else explanation.contrast(target, rival)
@@ -109,7 +115,10 @@ def _draw(
     layout = lay_out(photo, box)
     opacity = {} if options.alpha is None else {"opacity": options.alpha}
     bar: ColourBar | None
-    if rival is None:
+    if options.shap and rival is None:
+        painted = paint_contrast(layout, cam, **opacity)
+        bar = ColourBar(f"against {names[target]}", f"for {names[target]}", signed=True)
+    elif rival is None:
         painted = paint(layout, cam, **opacity)
         bar = ColourBar("0", f"{cam.max():.2f} logits") if has_evidence(cam) else None
     else:

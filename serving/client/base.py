@@ -17,12 +17,13 @@ from serving.client import decode
 from serving.client.errors import BadResponse, InvalidArgument, InvalidInput, NotFound, ServerUnavailable
 from serving.client.example import bytes_example
 from serving.client.images import EncodedImage, ImageLike, encode_all
-from serving.client.results import Explanation, FineExplanation, ModelMetadata, Prediction, VersionStatus, View
+from serving.client.results import Bytes, Explanation, FineExplanation, ModelMetadata, Prediction, VersionStatus, View
 
 MAX_REQUEST_BYTES = 10 * 1024 * 1024  # what the gateway takes in one request
 MAX_IMAGES_PER_REQUEST = 32  # an answer well within the timeout, on one CPU core too
 _PREDICTED = -1  # the class id that stands for the predicted class
 _ENVELOPE_BYTES = 1024  # signature name, keys, brackets
+_VALUE_BYTES = 6  # of a pixel as a number, at most: "255.0,"
 _NOT_ABOUT_AN_IMAGE = ("version label", "Serving signature", "No signature was found", "does not match signature")
 
 
@@ -35,7 +36,8 @@ class Answer:
     latency_ms: float
 
 
-Inputs: TypeAlias = Mapping[str, Sequence[bytes] | Sequence[int]]  # of one request, by name; one value an image each
+# Of one request, by name; one value, or one list of numbers, an image each
+Inputs: TypeAlias = Mapping[str, Sequence[bytes] | Sequence[int] | Sequence[list[float]]]
 
 
 class BaseClient(ABC):
@@ -161,6 +163,27 @@ class BaseClient(ABC):
             boxes = decode.floats(answer.outputs, "box", (count, 4))
             views = decode.blobs(answer.outputs, "view_bytes", count)
             results += [View(decode.png(view, "view_bytes"), boxes[i]) for i, view in enumerate(views)]
+        return results
+
+    def predict_views(self, views: Bytes, *, version: int | None = None) -> list[Prediction]:
+        """Classify what the model sees, such as `preprocess` gives, as it is: nothing is trimmed or resized.
+
+        Args:
+            views: uint8 (N, h, w) or (N, h, w, 3), 0..255, of the size that the model sees.
+            version: as for `predict`.
+
+        Raises:
+            InvalidInput: views of another shape or dtype; nothing was sent.
+            ServingError: as `predict`; InvalidArgument where the model sees another size.
+        """
+        if views.dtype != np.uint8 or views.ndim not in (3, 4) or not views.size:
+            raise InvalidInput(f"views: expected uint8 (N, h, w) or (N, h, w, 3), got {views.dtype} {views.shape}")
+        rows = views.reshape(len(views), -1).astype(float)
+        at_once = min(MAX_IMAGES_PER_REQUEST, max(1, MAX_REQUEST_BYTES // (_VALUE_BYTES * rows.shape[1])))
+        results: list[Prediction] = []
+        for start in range(0, len(rows), at_once):
+            chunk = rows[start : start + at_once]
+            results += _predictions(self._run("pixels", {"pixels": chunk.tolist()}, version), len(chunk))
         return results
 
     def classes(self, version: int | None = None) -> tuple[str, ...]:

@@ -135,6 +135,10 @@ class GrpcServingClient(BaseClient):
             if isinstance(values[0], bytes):
                 tensor.dtype = protos.DT_STRING
                 tensor.string_val.extend(values)
+            elif isinstance(values[0], list):
+                tensor.dtype = protos.DT_FLOAT
+                tensor.tensor_shape.dim.add(size=len(values[0]))
+                tensor.float_val.extend(np.asarray(values, np.float32).ravel().tolist())
             else:
                 tensor.dtype = protos.DT_INT64
                 tensor.int64_val.extend(values)

@@ -134,7 +134,7 @@ class ServingClient(BaseClient):
         return (image_bytes + 2) // 3 * 4 + len('{"b64":""},')
 
 
-def _json(value: bytes | int) -> object:
+def _json(value: bytes | int | list[float]) -> object:
     return {"b64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
 
 

@@ -17,7 +17,9 @@ from PIL import Image
 from stack_helpers import b64, png
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from serving.client import InvalidArgument
 from serving.client.grpc import GrpcServingClient
+from serving.client.shap_values import shap_values
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,19 @@ def test_rest_forms_and_signatures_agree(stack, test_images, expected, form, sig
     else:
         got = answer["outputs"]["probabilities"]
     np.testing.assert_allclose(got, expected[:4], atol=1e-5)
+
+
+def test_views_and_their_shap_values(stack, test_images, expected):
+    with GrpcServingClient(stack.url, stack.user, stack.password, timeout_s=60) as client:
+        views = np.stack([view.image for view in client.preprocess(list(test_images[:4]))])
+        np.testing.assert_array_equal(views, test_images[:4])
+        found = [one.probabilities for one in client.predict_views(views)]
+        np.testing.assert_allclose(found, expected[:4], atol=1e-5)
+        values = shap_values(client, views[0], evaluations=100)
+        nothing = client.predict_views(np.zeros_like(views[:1]))[0].probabilities
+        np.testing.assert_allclose(values.sum(axis=(1, 2)), expected[0] - nothing, atol=1e-4)
+        with pytest.raises(InvalidArgument, match="pixels: expected float32 \\(N, 784\\)"):
+            client.predict_views(np.zeros((2, 4, 4), np.uint8))
 
 
 def test_classify(stack, test_images, expected):

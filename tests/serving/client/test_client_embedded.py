@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from serving.client import InvalidArgument, NotFound, ServerUnavailable, ServingClient
+from serving.client import InvalidArgument, InvalidInput, NotFound, ServerUnavailable, ServingClient
 from serving.client.grpc import GrpcServingClient
+from serving.client.shap_values import shap_values
 
 NAMES = ["Ankle boot", "Bag", "Cöat"]
 START_S = 90
@@ -75,6 +76,10 @@ def export_model(path, bias):
             png = tf.map_fn(lambda view: tf.io.encode_png(view[..., None]), views, fn_output_signature=tf.string)
             return {"view_bytes": png, "box": tf.tile([[0.0, 0.25, 1.0, 0.75]], (tf.shape(views)[0], 1))}
 
+        @tf.function(input_signature=[tf.TensorSpec((None, 9), tf.float32, name="pixels")])
+        def pixels(self, pixels):
+            return self.answer(tf.reshape(pixels, (-1, 3, 3)) / 255.0)
+
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="inputs")])
         def classify(self, inputs):
             spec = {"image_bytes": tf.io.FixedLenFeature([], tf.string)}
@@ -87,6 +92,7 @@ def export_model(path, bias):
     model = Model()
     signatures = {"serving_default": model.predict, "explain": model.explain}
     signatures |= {"explain_fine": model.explain_fine, "preprocess": model.preprocess, "classify": model.classify}
+    signatures |= {"pixels": model.pixels}
     tf.saved_model.save(model, str(path), signatures=signatures)
 
 
@@ -192,6 +198,28 @@ def test_a_class_that_is_not_there_is_named_with_its_image(request, client_name,
         client.explain_fine(pictures[:3], class_ids=[0, 3, 1])
     with pytest.raises(ValueError, match="class_ids: expected one an image, 3 in all, got 2"):
         client.explain_fine(pictures[:3], class_ids=[0, 1])
+
+
+def test_what_the_model_sees_can_be_asked_about(rest, grpc_client, pictures):
+    views = np.stack([view.image for view in rest.preprocess(pictures)])
+    over_rest, over_grpc = rest.predict_views(views), grpc_client.predict_views(views)
+    assert len(views) > 32  # of one request
+    for one, other, whole in zip(over_rest, over_grpc, rest.predict(pictures), strict=True):
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+        np.testing.assert_allclose(one.probabilities, whole.probabilities, atol=0.02)  # views are rounded
+    for client in (rest, grpc_client):
+        with pytest.raises(InvalidInput, match=r"expected uint8 .* got float64 \(3, 3\)"):
+            client.predict_views(np.zeros((3, 3)))
+
+
+def test_shap_values_sum_up_to_what_the_picture_adds(rest, grpc_client, pictures):
+    view = rest.preprocess(pictures[0])[0].image
+    values = shap_values(rest, view)
+    assert values.shape == (3, 3, 3)
+    whole, covered = (one.probabilities for one in rest.predict_views(np.stack([view, np.zeros_like(view)])))
+    np.testing.assert_allclose(values.sum(axis=(1, 2)), whole - covered, atol=1e-5)
+    np.testing.assert_allclose(values, shap_values(grpc_client, view), atol=1e-6)
+    assert (values[:, view == 0] == 0).all()  # black is what covers
 
 
 @pytest.mark.parametrize("client_name", ["rest", "grpc_client"])
