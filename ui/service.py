@@ -1,7 +1,9 @@
 """Ask the model server, once a picture and version: what it is, where the evidence lies, what the model sees."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import streamlit as st
 
@@ -15,8 +17,10 @@ from serving.client import (
     View,
 )
 from serving.client.base import latest_available
+from serving.client.results import Floats
 from ui.settings import Settings
 
+T = TypeVar("T")
 TIMEOUT_S = 10.0
 # How long a newly published version may stay unnoticed; moving a slider asks nothing in between.
 VERSION_TTL_S = 5.0
@@ -28,6 +32,7 @@ class Answer:
 
     Attributes:
         explanation: the prediction and the maps of all classes.
+        fine: the finest map of the predicted class; None when the model has none.
         view: what the model sees; None when the model does not tell.
         classes: names in order of the class id.
         asked_at_s: when the server was asked, by the monotonic clock.
@@ -35,6 +40,7 @@ class Answer:
     """
 
     explanation: Explanation
+    fine: Floats | None
     view: View | None
     classes: tuple[str, ...]
     asked_at_s: float
@@ -71,13 +77,15 @@ def current_version(settings: Settings) -> int:
 def _answer(settings: Settings, data: bytes, version: int) -> Answer:
     asked, now_s = client(settings), time.monotonic()
     explanation = asked.explain(data, version=version)[0]
-    return Answer(explanation, _view(asked, data, version), asked.classes(version), now_s)
+    fine = _if_served(lambda: asked.explain_fine(data, version=version)[0].finest)
+    view = _if_served(lambda: asked.preprocess(data, version=version)[0])
+    return Answer(explanation, fine, view, asked.classes(version), now_s)
 
 
-def _view(asked: ServingClient, data: bytes, version: int) -> View | None:
-    """What the model sees; a model published elsewhere may lack the signature, the answer stands without it."""
+def _if_served(ask: Callable[[], T]) -> T | None:
+    """A model published elsewhere may lack a signature; the answer stands without what it tells."""
     try:
-        return asked.preprocess(data, version=version)[0]
+        return ask()
     except InvalidArgument as error:
         if "signature" in str(error).lower():
             return None
@@ -99,6 +107,16 @@ def answer(settings: Settings, data: bytes) -> Answer:
         current_version.clear()
         found = _answer(settings, data, current_version(settings))
     return replace(found, remembered=found.asked_at_s < now_s)
+
+
+@st.cache_data(max_entries=1024, show_spinner=False)
+def fine_map(settings: Settings, data: bytes, version: int | None, class_id: int) -> Floats:
+    """The finest served map of one class of a picture, asked for once; for models that have them (`Answer.fine`).
+
+    Raises:
+        ServingError: the server cannot be asked, or no longer has that version.
+    """
+    return client(settings).explain_fine(data, class_ids=class_id, version=version)[0].finest
 
 
 def status(settings: Settings) -> list[VersionStatus]:

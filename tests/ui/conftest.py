@@ -76,7 +76,7 @@ class FakeServing:
             logits[self.winner] = logits.max() + 2
         return np.exp(logits) / np.exp(logits).sum()
 
-    def outputs(self, signature: str, values: list[bytes]) -> dict[str, object]:
+    def outputs(self, signature: str, values: list[bytes], class_ids: list[int] | None = None) -> dict[str, object]:
         if signature == "classify":
             values = [value[value.index(b"\x89PNG") :] for value in values]
         rows = np.stack([self.probabilities(value) for value in values])
@@ -102,6 +102,12 @@ class FakeServing:
             for row, class_id in enumerate(best):
                 cams[row, class_id] = np.arange(9).reshape(GRID) - 2
             answer["cams"] = cams.tolist()
+        if signature == "explain_fine":
+            maps = np.zeros((len(values), 6, 6))  # one cell for the best class, nothing for another
+            for row, asked in enumerate(class_ids or []):
+                maps[row, 4, 1] = 5.0 if asked in (-1, best[row]) else 0.0
+            answer["map_6"] = maps.tolist()
+            answer["map_2"] = maps[:, ::3, ::3].tolist()
         return answer
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -163,10 +169,10 @@ class FakeServing:
                 if signature in fake.without:
                     self._reply(400, {"error": f'Serving signature name: "{signature}" not found in signature def'})
                     return
-                (inputs,) = body["inputs"].values()
-                values = [base64.b64decode(value["b64"]) for value in inputs]
+                images, *others = body["inputs"].values()
+                values = [base64.b64decode(value["b64"]) for value in images]
                 fake.sent += values
-                self._reply(200, {"outputs": fake.outputs(signature, values)})
+                self._reply(200, {"outputs": fake.outputs(signature, values, *others)})
 
         return Handler
 

@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from serving.client import overlay
 from serving.client.colormaps import diverging
 from ui import service
+from ui.pages.look import COARSE, FINE
 
 BOOT = 0  # test image 0 is an ankle boot
 BOOT_ID = 9
@@ -86,14 +87,63 @@ def test_the_probabilities_shown_are_those_of_the_server(page, serving):
 
 
 def test_sliders_and_classes_ask_nothing_more(page, serving):
+    serving.winner = BOOT_ID
     choose(page)
     asked = len(serving.predicts)
     page.slider(key="opacity").set_value(10).run()
+    page.segmented_control(key="top").set_value("Top 3").run()
+    page.segmented_control(key="map").set_value(COARSE).run()
     page.selectbox[0].set_value(3).run()
     page.selectbox[1].set_value(5).run()
-    page.segmented_control(key="top").set_value("Top 3").run()
     assert not page.exception
     assert len(serving.predicts) == asked
+
+
+def test_a_fine_map_is_asked_for_once_a_class(page, serving):
+    serving.winner = BOOT_ID
+    choose(page)
+    asked = len(serving.predicts)
+    for _ in range(2):
+        page.selectbox[0].set_value(3).run()
+        page.selectbox[0].set_value(BOOT_ID).run()
+    page.selectbox[1].set_value(5).run()
+    assert not page.exception
+    assert serving.predicts[asked:] == ["explain_fine"] * 2
+
+
+def test_the_map_is_fine_unless_grad_cam_is_asked_for(page, serving):
+    serving.winner = BOOT_ID
+    choose(page)
+    control = page.segmented_control(key="map")
+    assert control.value == FINE
+    assert control.options == ["Fine, 6 x 6", "Grad-CAM, 3 x 3"]
+    assert html(page).count("<td") == 36
+    assert html(page).count("+5.00</td>") == 1
+    fine = page.image[1].value
+    control.set_value(COARSE).run()
+    assert html(page).count("<td") == 9
+    assert page.image[1].value != fine
+
+
+def test_a_model_without_fine_maps_shows_grad_cam(page, serving):
+    serving.without = {"explain_fine"}
+    serving.winner = BOOT_ID
+    choose(page)
+    assert "map" not in [control.key for control in page.segmented_control]
+    assert captions(page) == ["The picture", "Evidence for Ankle boot", "What the model sees, 28 x 28 pixels"]
+    assert html(page).count("<td") == 9
+
+
+def test_a_fine_map_that_cannot_be_had_is_said_and_the_answer_stays(page, serving):
+    serving.winner = BOOT_ID
+    choose(page)
+    serving.mode = 503
+    page.selectbox[0].set_value(3).run()
+    assert page.error
+    assert '<h2 class="vt-name">Ankle boot</h2>' in html(page)
+    serving.mode = "good"
+    page.button(key="retry").click().run()
+    assert not page.error
 
 
 def test_the_opacity_changes_the_drawing_and_nothing_else(page):
@@ -127,6 +177,7 @@ def test_an_empty_map_is_said_in_words(page, serving):
 def test_contrast_with_a_second_class(page, serving):
     serving.winner = BOOT_ID
     choose(page)
+    page.segmented_control(key="map").set_value(COARSE).run()
     page.selectbox[1].set_value(7).run()
     assert "Evidence for Ankle boot rather than Sneaker" in captions(page)
     # -2..6 for the boot, -1 everywhere for the others: the raw numbers are the difference.
@@ -139,6 +190,7 @@ def test_contrast_with_a_second_class(page, serving):
 def test_the_raw_grid_shows_the_signed_values(page, serving):
     serving.winner = BOOT_ID
     choose(page)
+    page.segmented_control(key="map").set_value(COARSE).run()
     table = next(e.proto.body for e in page.html if "vt-grid" in e.proto.body and "<style>" not in e.proto.body)
     assert table.count("<td") == 9
     assert table.count("<tr>") == 3

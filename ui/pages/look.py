@@ -1,6 +1,7 @@
 """The main page: choose a picture, read what it is, see why."""
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
@@ -8,6 +9,7 @@ from PIL import Image
 
 from serving.client import ServingError, overlay
 from serving.client.colormaps import diverging, sequential
+from serving.client.results import Floats
 from ui import advice as words
 from ui import gallery, markup, models, photos, service
 from ui.advice import Advice
@@ -20,6 +22,7 @@ FILE_WAYS = ("File", "Camera")  # with a model for whose classes there is no gal
 TOP_CHOICES = {"Top 3": 3, "Top 5": 5, "All": 1000}
 NO_CONTRAST = -1
 RECOVERY_CHECK_S = 3.0
+FINE, COARSE = "Fine", "Grad-CAM"
 
 
 def page() -> None:
@@ -187,20 +190,67 @@ def _show_answer(settings: Settings, picture: Picture, answer: Answer) -> None:
         st.html(markup.bars(explanation.top(TOP_CHOICES[choice], answer.classes)))
     for note in picture.notes:
         st.info(note, icon=":material/info:")
-    _explain(picture, answer)
+    _explain(settings, picture, answer)
     st.html(markup.footer(settings.model, explanation.version, explanation.latency_ms, remembered=answer.remembered))
 
 
 @st.fragment
-def _explain(picture: Picture, answer: Answer) -> None:
-    """Where the evidence lies. A fragment: its controls draw anew and ask nothing of the server."""
+def _explain(settings: Settings, picture: Picture, answer: Answer) -> None:
+    """Where the evidence lies. A fragment: its controls draw anew, and ask for nothing but fine maps, once a class."""
     st.subheader("Why", anchor=False)
     pictures = st.container(key="pictures")
     class_id, other_id, opacity = _controls(picture, answer)
+    try:
+        evidence = _evidence_map(settings, picture, answer, class_id, other_id)
+    except ServingError as error:
+        _show_failure(settings, words.for_error(error))
+        return
     with pictures:
-        _pictures(picture, answer, class_id, other_id, opacity)
+        _pictures(picture, answer, evidence, opacity)
     with st.expander("The raw numbers"):
-        _raw_numbers(answer, class_id, other_id)
+        _raw_numbers(evidence)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """The map that is shown: of one class, or of one rather than another."""
+
+    values: Floats  # (h, w), logits
+    name: str
+    other: str | None
+    fine: bool
+
+
+def _evidence_map(settings: Settings, picture: Picture, answer: Answer, class_id: int, other_id: int) -> _Shown:
+    """What the controls ask for: LayerCAM on a fine grid where the model has it, as that tells more, else Grad-CAM."""
+    name = answer.classes[class_id]
+    other = None if other_id == NO_CONTRAST else answer.classes[other_id]
+    if answer.fine is not None:
+        grids = {FINE: answer.fine.shape, COARSE: answer.explanation.cams.shape[1:]}
+        kind = st.segmented_control(
+            "Which map",
+            grids,
+            format_func=lambda one: f"{one}, {grids[one][0]} x {grids[one][1]}",
+            default=FINE,
+            required=True,
+            key="map",
+            label_visibility="collapsed",
+            persist_state="session",
+        )
+        if kind == FINE:
+            fine = _fine_map(settings, picture, answer, class_id)
+            if other is not None:
+                fine = fine - _fine_map(settings, picture, answer, other_id)
+            return _Shown(fine, name, other, fine=True)
+    cam = answer.explanation.cams[class_id] if other is None else answer.explanation.contrast(class_id, other_id)
+    return _Shown(cam, name, other, fine=False)
+
+
+def _fine_map(settings: Settings, picture: Picture, answer: Answer, class_id: int) -> Floats:
+    explanation = answer.explanation
+    if answer.fine is not None and class_id == explanation.class_id:
+        return answer.fine
+    return service.fine_map(settings, picture.data, explanation.version, class_id)
 
 
 def _controls(picture: Picture, answer: Answer) -> tuple[int, int, float]:
@@ -222,17 +272,17 @@ def _controls(picture: Picture, answer: Answer) -> tuple[int, int, float]:
     return class_id, other_id, opacity / 100
 
 
-def _pictures(picture: Picture, answer: Answer, class_id: int, other_id: int, opacity: float) -> None:
+def _pictures(picture: Picture, answer: Answer, evidence: _Shown, opacity: float) -> None:
     layout = overlay.lay_out(picture.shown, None if answer.view is None else answer.view.box)
-    whole, evidence, view = st.columns(3, gap="medium")
+    whole, why, view = st.columns(3, gap="medium")
     whole.image(
         markup.picture_url(layout.image), caption="The picture", alt=f"The picture: {picture.name}", width="stretch"
     )
-    with evidence:
-        if other_id == NO_CONTRAST:
-            _evidence(layout, answer, class_id, opacity)
+    with why:
+        if evidence.other is None:
+            _evidence(layout, evidence.values, evidence.name, opacity)
         else:
-            _contrast(layout, answer, class_id, other_id, opacity)
+            _contrast(layout, evidence.values, evidence.name, evidence.other, opacity)
     if answer.view is not None:
         height, width = answer.view.image.shape[:2]
         view.image(
@@ -243,9 +293,7 @@ def _pictures(picture: Picture, answer: Answer, class_id: int, other_id: int, op
         )
 
 
-def _evidence(layout: overlay.Layout, answer: Answer, class_id: int, opacity: float) -> None:
-    name = answer.classes[class_id]
-    cam = answer.explanation.cam(class_id)
+def _evidence(layout: overlay.Layout, cam: Floats, name: str, opacity: float) -> None:
     if not overlay.has_evidence(cam):
         st.info(
             f"**No positive evidence for this class.** Nothing in the picture speaks for {markup.plain(name)}, "
@@ -262,9 +310,7 @@ def _evidence(layout: overlay.Layout, answer: Answer, class_id: int, opacity: fl
     st.html(markup.scale("little", "much", sequential(np.linspace(0, 1, 9))))
 
 
-def _contrast(layout: overlay.Layout, answer: Answer, class_id: int, other_id: int, opacity: float) -> None:
-    name, other = answer.classes[class_id], answer.classes[other_id]
-    difference = answer.explanation.contrast(class_id, other_id)
+def _contrast(layout: overlay.Layout, difference: Floats, name: str, other: str, opacity: float) -> None:
     st.image(
         markup.picture_url(overlay.paint_contrast(layout, difference, opacity=opacity)),
         caption=f"Evidence for {markup.plain(name)} rather than {markup.plain(other)}",
@@ -274,19 +320,16 @@ def _contrast(layout: overlay.Layout, answer: Answer, class_id: int, other_id: i
     st.html(markup.scale(other, name, diverging(np.linspace(-overlay.PAINTED_RANGE, overlay.PAINTED_RANGE, 9))))
 
 
-def _raw_numbers(answer: Answer, class_id: int, other_id: int) -> None:
-    explanation = answer.explanation
-    name = answer.classes[class_id]
-    if other_id == NO_CONTRAST:
-        values = explanation.cams[class_id]
-        meaning = f"{name}: signed evidence in logit units. What is below zero is left out of the picture."
+def _raw_numbers(evidence: _Shown) -> None:
+    values, below = evidence.values, "" if evidence.fine else " What is below zero is left out of the picture."
+    if evidence.other is None:
+        meaning = f"{evidence.name}: {'' if evidence.fine else 'signed '}evidence in logit units.{below}"
     else:
-        values = explanation.contrast(class_id, other_id)
-        meaning = f"{name} minus {answer.classes[other_id]}, in logit units."
+        meaning = f"{evidence.name} minus {evidence.other}, in logit units."
     height, width = values.shape
     strongest = float(np.abs(values).max()) or 1.0
     st.html(markup.grid(values, diverging(values / strongest), meaning))
     st.caption(
-        f"{markup.plain(meaning)} Grad-CAM on a grid of {height} x {width} cells, "
+        f"{markup.plain(meaning)} {'LayerCAM' if evidence.fine else 'Grad-CAM'} on a grid of {height} x {width} cells, "
         "laid over the part that the model sees. The picture shows it smoothed; no detail finer than a cell is meant."
     )
