@@ -62,7 +62,7 @@ def draw(rows: Sequence[Row], columns: Sequence[Column], title: str, seen: str =
     first = len(heads) - len(columns)
     width, height = len(heads), len(rows)
     kinds = len({column.signed for column in columns})
-    figure = Figure(figsize=(1.3 + CELL * width + 1.2 * kinds, 1.0 + CELL * height), layout="constrained")
+    figure = Figure(figsize=(1.3 + CELL * width + 1.2 * kinds, 1.0 + CELL * height), layout="compressed")
     grid = figure.subplots(height, width, squeeze=False)
     for axes in grid.ravel():
         axes.set_xticks([])
