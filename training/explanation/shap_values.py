@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -43,9 +46,7 @@ def shap(network: Network, images: np.ndarray, class_ids: np.ndarray, samples: i
             "shap needs the package shap, which is not installed: pip install -r training/requirements-extra.txt"
         ) from error
     explainer = GradientExplainer(network.to_logits, network.background, batch_size=min(samples, network.batch))
-    with warnings.catch_warnings():
-        # shap calls the model with a list of one input
-        warnings.filterwarnings("ignore", "The structure of `inputs`", UserWarning, module=keras.__name__)
+    with _quiet():
         found = [
             explainer.shap_values(
                 image[None], nsamples=samples, ranked_outputs=asked, output_rank_order="custom", rseed=seed
@@ -53,3 +54,17 @@ def shap(network: Network, images: np.ndarray, class_ids: np.ndarray, samples: i
             for image, asked in zip(images, class_ids[:, None, None], strict=True)
         ]
     return np.concatenate([values[..., 0].sum(axis=-1) for values, _ in found]).astype(np.float32)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """shap calls the model with a list of one input, and traces it once a class: both are meant."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The structure of `inputs`", UserWarning, module=keras.__name__)
+            yield
+    finally:
+        logger.setLevel(level)
