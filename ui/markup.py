@@ -86,17 +86,18 @@ def grid(values: npt.NDArray[np.float32], colours: npt.NDArray[np.uint8], label:
         colours: (h, w, 3), uint8 background of each cell.
         label: what the numbers are, for screen readers.
     """
+    digits = 2 if np.abs(values).max() >= 1 else 3
     rows = "".join(
-        "<tr>" + "".join(_cell(value, colour) for value, colour in zip(*line, strict=True)) + "</tr>"
+        "<tr>" + "".join(_cell(value, digits, colour) for value, colour in zip(*line, strict=True)) + "</tr>"
         for line in zip(values.tolist(), colours.tolist(), strict=True)
     )
     return f'<table class="vt-grid" aria-label="{escape(label)}"><tbody>{rows}</tbody></table>'
 
 
-def _cell(value: float, colour: Sequence[int]) -> str:
+def _cell(value: float, digits: int, colour: Sequence[int]) -> str:
     red, green, blue = colour
     ink = "#000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#fff"
-    return f'<td style="background:rgb({red} {green} {blue});color:{ink}">{value:+.2f}</td>'
+    return f'<td style="background:rgb({red} {green} {blue});color:{ink}">{value:+.{digits}f}</td>'
 
 
 def invitation() -> str:

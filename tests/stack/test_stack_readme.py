@@ -20,6 +20,7 @@ RUN_ELSEWHERE = {
     "make up": "tests/conftest.py starts the stack with it",
     "make test": "runs this test",
     "make train": "minutes to hours; test_stack_versions.py trains with the preset smoke",
+    "make evaluate": "20 minutes; tests/training/evaluation",
     "make docker-up": "needs Docker; tests/docker",
     ".venv/bin/python -m serving (promote|rollback|prune)": "test_stack_promotion.py, over versions of its own",
 }

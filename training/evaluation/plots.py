@@ -79,7 +79,7 @@ def class_scores(report: dict[str, Any]) -> Figure:
     _name_rows(axes, [name for name, _ in rows])
     lowest = min(value.min() for value in values.values())
     axes.set_xlim(np.floor(20 * lowest - 0.1) / 20, 1.01)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.set_title("Which classes are hard")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.35 / max(0.28 * len(rows), 1)), ncols=3)
     return figure

@@ -32,7 +32,7 @@ QUICK = {
     "score_cam": {"channels": 16},
     "smooth_grad": {"samples": 10},
     "integrated_gradients": {"steps": 12},
-    "shap": {"samples": 25},
+    "shap": {"samples": 10},
 }
 RESAMPLES = 2000
 
