@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from training.explanation.errors import ExplanationError
 from training.explanation.network import Network
@@ -45,7 +46,9 @@ def shap(network: Network, images: np.ndarray, class_ids: np.ndarray, samples: i
         raise ExplanationError(
             "shap needs the package shap, which is not installed: pip install -r training/requirements-extra.txt"
         ) from error
-    explainer = GradientExplainer(network.to_logits, network.background, batch_size=min(samples, network.batch))
+    model = keras.Model(network.to_logits.input, network.to_logits.output)
+    model.call = tf.function(model.call)  # shap calls it eagerly, once an image: that took most of the time
+    explainer = GradientExplainer(model, network.background, batch_size=min(samples, network.batch))
     with _quiet():
         found = [
             explainer.shap_values(
