@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from training import faithfulness, manifest
+from training import faithfulness, manifest, memory
 from training.datasets import DataError, Split, load_test
 from training.evaluation import plots
 from training.evaluation.classification import confusion_matrix, metrics
@@ -97,6 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", help="of a dataset by name: the directory of its files")
     parser.add_argument("--reports", type=Path, default=Path("reports"), help="where reports are (reports)")
     arguments = parser.parse_args(argv)
+    memory.keep_freed_memory()
     try:
         if arguments.export:
             test = load_test(manifest.trained_on(arguments.export, arguments.dataset, arguments.data_dir))

@@ -19,6 +19,7 @@ import matplotlib as mpl
 import numpy as np
 from tqdm import tqdm
 
+from training import memory
 from training.datasets import DataError
 from training.explanation import faithfulness
 from training.explanation.errors import ExplanationError
@@ -228,6 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, help="a folder (default: reports/<name>/<version>)")
     arguments = parser.parse_args(argv)
+    memory.keep_freed_memory()
     if arguments.images < 2:
         parser.error("--images: expected at least 2")
     try:

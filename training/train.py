@@ -11,7 +11,6 @@ Runs on any Keras backend (KERAS_BACKEND=tensorflow on a CPU, jax on a GPU); onl
 from __future__ import annotations
 
 import argparse
-import ctypes
 import dataclasses
 import json
 import math
@@ -24,7 +23,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from training import checkpoint, manifest
+from training import checkpoint, manifest, memory
 from training.averaging import recompute_statistics
 from training.checkpoint import Progress
 from training.datasets import DataError, TrainingData, load_training
@@ -50,7 +49,7 @@ def train(settings: Settings, run_dir: Path) -> Path:
         SettingsError: run_dir holds a run with other settings.
         DataError, WeightsError: the data or the initial weights cannot be had.
     """
-    _keep_freed_memory()
+    memory.keep_freed_memory()
     _one_operation_at_a_time()
     keras.utils.set_random_seed(settings.seed)
     data = load_training(settings.source, settings.train_limit)
@@ -194,18 +193,6 @@ def _stopped_early(progress: Progress, epoch: Epoch, settings: Settings) -> str 
     if epoch.last_stage and 0 < progress.best_epoch <= progress.epoch - settings.early_stopping_patience:
         return f"no better validation accuracy for {settings.early_stopping_patience} epochs"
     return None
-
-
-def _keep_freed_memory() -> None:
-    """Tells glibc to keep freed memory. By default it maps and unmaps every large tensor: at 96 px and batch 128 on
-    2 cores the page faults halve the speed (45 against 85 images/s, measured)."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # not glibc
-        return
-    m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # malloc.h
-    for parameter, value in ((m_trim_threshold, 2**31 - 1), (m_mmap_max, 0), (m_arena_max, 1)):
-        mallopt(parameter, value)
 
 
 def _one_operation_at_a_time() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def memory_as_usual(monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def memory_as_usual() -> Iterator[None]:
     """Training tells glibc to keep freed memory: in this process that would hold for all tests to come."""
-    monkeypatch.setattr("training.train._keep_freed_memory", lambda: None)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("training.memory.keep_freed_memory", lambda: None)
+        yield

@@ -74,7 +74,6 @@ def whole_run(tmp_path_factory) -> Path:
     run_dir = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(trainer_module, "build_classifier", small_classifier)
-        monkeypatch.setattr(module, "_keep_freed_memory", lambda: None)
         train(SETTINGS, run_dir)
     return run_dir
 
