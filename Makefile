@@ -46,7 +46,7 @@ docker-up: ## the same in containers (Docker and its compose plugin)
 	@$(PYTHON) -m gateway containers
 
 clean: ## remove what was built, trained and measured here (not .env, not published versions)
-	rm -rf $(VENV) $(PEERS) runs reports tests/artifacts .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(PEERS) runs reports explanations tests/artifacts .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv installs in seconds what pip takes minutes for; it comes from PyPI like the rest.

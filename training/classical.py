@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training.datasets import DataError, Split
+from training.datasets.splitting import some_of_every
+from training.extras import INSTALL
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 LIMIT = 10_000  # images that the grid is searched on; 60,000 take hours on two cores
 FOLDS = 3
-REQUIREMENTS = "training/requirements-extra.txt"
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,9 @@ def fit_classical(name: str, train: Split, *, seed: int = 0, limit: int = LIMIT)
 
         model = entry.build(seed)
     except ImportError as error:
-        raise ImportError(f"{name} needs another package ({error}): pip install -r {REQUIREMENTS}") from error
+        raise ImportError(f"{name} needs another package ({error}): {INSTALL}") from error
     features = _features(train.images)
-    searched = stratified(train.labels, limit, seed)
+    searched = some_of_every(train.labels, limit, seed, at_least=FOLDS)
     most = min(features.shape[1], len(searched) * (FOLDS - 1) // FOLDS)
     grid = {f"model__{key}": values for key, values in entry.grid.items()}
     grid["pca__n_components"] = sorted({min(count, most) for count in entry.components})
@@ -127,17 +128,6 @@ def fit_classical(name: str, train: Split, *, seed: int = 0, limit: int = LIMIT)
         len(pickle.dumps(pipeline)),
         pipeline,
     )
-
-
-def stratified(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
-    """The indices, ascending, of about `limit` images: classes in proportion, of each at least one for every fold."""
-    share = min(1.0, limit / len(labels))
-    generator = np.random.default_rng(seed)
-    chosen = []
-    for label in np.unique(labels):
-        members = generator.permutation(np.flatnonzero(labels == label))
-        chosen.append(members[: max(FOLDS, round(share * len(members)))])
-    return np.sort(np.concatenate(chosen))
 
 
 def _features(images: np.ndarray) -> np.ndarray:

@@ -29,11 +29,11 @@ import tensorflow as tf
 from training import manifest
 from training.augment import to_model_input
 from training.datasets import DataError, Source, load_test
+from training.extras import INSTALL
 from training.folding import fold
 from training.settings import MODELS
 from training.versions import newest_or
 
-REQUIREMENTS = "training/requirements-extra.txt"
 TOLERANCE = 1e-4  # of a probability
 IMAGES = 100
 CALLS = 50
@@ -134,9 +134,7 @@ def check_packages(formats: list[str]) -> None:
             try:
                 importlib.import_module(package)
             except ImportError as error:
-                raise ImportError(
-                    f"--to {name} needs the package {package} ({error}): pip install -r {REQUIREMENTS}"
-                ) from error
+                raise ImportError(f"--to {name} needs the package {package} ({error}): {INSTALL}") from error
 
 
 def convert(model: keras.Model, formats: list[str], directory: Path, images: np.ndarray) -> list[Measured]:

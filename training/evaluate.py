@@ -9,24 +9,21 @@ python -m training.evaluate --name clothing          # on the test split of the 
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from pathlib import Path
 from typing import Any
 
-from training import faithfulness, manifest, memory
+from training import manifest, memory
 from training.datasets import DataError, Split, load_test
 from training.evaluation import plots
 from training.evaluation.classification import confusion_matrix, metrics
 from training.evaluation.report import evaluate_version
 from training.evaluation.served import answers
-from training.evaluation.style import save
 from training.evaluation.subject import FULL, QUICK
 from training.evaluation.writing import write_report
-from training.explanation.errors import ExplanationError
-from training.explanation.version import open_directory
 from training.settings import MODELS
-from training.versions import newest_or
+from training.style import save
+from training.versions import version_directory
 
 
 def evaluate(version_dir: Path, test: Split) -> dict[str, Any]:
@@ -62,29 +59,6 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def version_directory(models: Path, name: str, version: int | None) -> Path:
-    """The directory of a version, of the newest for None.
-
-    Raises:
-        FileNotFoundError: there is no such model or version; the message lists what is there.
-    """
-    if not (models / name).is_dir():
-        there = sorted(path.name for path in models.iterdir() if path.is_dir()) if models.is_dir() else []
-        near = difflib.get_close_matches(name, there, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise FileNotFoundError(f"{models} has no model {name!r}{hint}; there are: {', '.join(there) or 'none'}")
-    return newest_or(models / name, version)
-
-
-def _measure_faithfulness(version_dir: Path, images: int, directory: Path) -> None:
-    """Leaves beside the report whether the explanations are true; the report says why it is not there."""
-    try:
-        version = open_directory(version_dir)
-    except ExplanationError:
-        return
-    faithfulness.measured(version, faithfulness.all_candidates(version), images, directory)
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__.splitlines()[0])
     parser.add_argument("--name", default="fashion_mnist")
@@ -108,8 +82,6 @@ def main(argv: list[str] | None = None) -> int:
         source = manifest.trained_on(version_dir, arguments.dataset, arguments.data_dir)
         directory = arguments.reports / arguments.name / version_dir.name
         effort = QUICK if arguments.quick else FULL
-        if effort.faithfulness_images:
-            _measure_faithfulness(version_dir, effort.faithfulness_images, directory)
         evaluation = evaluate_version(version_dir, source, effort, directory, other_dir)
         write_report(evaluation, manifest.read(version_dir), directory)
     except (DataError, OSError) as error:

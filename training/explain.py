@@ -168,6 +168,10 @@ def _chosen(arguments: argparse.Namespace, version: Version) -> list[tuple[Metho
     return [(one, layer) for one in map(method, names) for layer in (layers if one.layer else [None])]
 
 
+def _count(rows: int) -> str:
+    return "1 row" if rows == 1 else f"{rows} rows"
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.explain", description=__doc__.splitlines()[0])
     parser.add_argument("images", type=Path, nargs="*", metavar="IMAGE")
@@ -234,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     rather = "" if against_id is None else f" rather than {version.classes[against_id]}"
     seen = "mean\nimage" if arguments.summary else "what the\nmodel sees"
     figure = draw(rows, columns, f"What speaks for {asked}{rather}? {version.title}", seen)
-    print(f"wrote {', '.join(map(str, save(figure, arguments.output)))}: {len(rows)} rows, {version.title}")
+    print(f"wrote {', '.join(map(str, save(figure, arguments.output)))}: {_count(len(rows))}, {version.title}")
     return 1 if refused else 0
 
 

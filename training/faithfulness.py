@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from training import memory
@@ -27,6 +27,7 @@ from training.explanation.faithfulness import METRICS, Candidate, Subject, best,
 from training.explanation.methods import METHODS, installed, method
 from training.explanation.version import MODEL_FILE, Version, open_version
 from training.settings import MODELS
+from training.style import CATEGORIES, INK, MUTED, OTHER, drawing, save
 
 IMAGES = 500
 _SETTINGS = ("FRACTIONS", "ROAD_FRACTIONS", "BLUR", "SANITY_IMAGES", "QUICK", "RESAMPLES")
@@ -129,7 +130,7 @@ def measured(version: Version, chosen: Sequence[Candidate], images: int, directo
 
         report = measure_version(version, chosen, images, directory / "faithfulness", done)
     (directory / "faithfulness.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    plot(report, directory / "faithfulness.png")
+    plot(report, directory / "faithfulness")
     return report
 
 
@@ -168,21 +169,21 @@ def _leader(methods: dict[str, Any], metric: str) -> str | None:
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Draws every metric with its interval, a row a method; dashed: the random map."""
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    """Draws every metric with its interval, a row a method; dashed: the random map. Writes `path`.png and .svg."""
     methods = report["methods"]
     shown = [name for name in METRICS if METRICS[name].better and any(name in m["metrics"] for m in methods.values())]
+    save(_figure(report, methods, shown), path)
+
+
+@drawing()
+def _figure(report: dict[str, Any], methods: dict[str, Any], shown: Sequence[str]) -> Figure:
     layers = list(dict.fromkeys(one["layer"] for one in methods.values() if one["layer"]))
-    colours = dict(zip(layers, mpl.colormaps["viridis"](np.linspace(0.1, 0.8, len(layers))), strict=True))
+    colours = dict(zip(layers, CATEGORIES, strict=False))
     labels = [f"{one['title']}\n{one['layer']}" if one["layer"] else one["title"] for one in methods.values()]
     columns = min(len(shown), 4)
     rows = -(-len(shown) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(2.2 + 2.6 * columns, rows * (1.0 + 0.32 * len(methods))), sharey=True,
-        layout="constrained", squeeze=False,
-    )  # fmt: skip
+    figure = Figure(figsize=(2.2 + 2.6 * columns, rows * (1.0 + 0.32 * len(methods))))
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes in grid.ravel()[len(shown) :]:
         axes.set_visible(False)
     for axes, name in zip(grid.ravel(), shown, strict=False):
@@ -190,29 +191,25 @@ def plot(report: dict[str, Any], path: Path) -> None:
             if name not in one["metrics"]:
                 continue
             value = one["metrics"][name]
-            colour = "0.5" if one["reference"] else colours.get(one["layer"], "#d55e00")
-            axes.plot([value["low"], value["high"]], [place, place], color=colour, linewidth=2)
-            axes.plot(value["mean"], place, "s" if one["reference"] else "o", color=colour, markersize=5)
+            colour = MUTED if one["reference"] else colours.get(one["layer"], OTHER)
+            axes.plot([value["low"], value["high"]], [place, place], color=colour)
+            axes.plot(value["mean"], place, "s" if one["reference"] else "o", color=colour)
             if name.startswith("random"):
-                axes.plot(one["chance"], place, "|", color="black", markersize=9)
+                axes.plot(one["chance"], place, "|", color=INK, markersize=9)
         if "random" in methods and name in methods["random"]["metrics"] and not name.startswith("random"):
-            axes.axvline(methods["random"]["metrics"][name]["mean"], color="0.5", linestyle="--", linewidth=1)
+            axes.axvline(methods["random"]["metrics"][name]["mean"], color=MUTED, linestyle="--", linewidth=1)
         better = "right" if METRICS[name].better == "high" else "left"
         axes.set_title(f"{METRICS[name].title}\nbetter: to the {better}", fontsize=9)
-        axes.grid(axis="x", color="0.9")
-        axes.tick_params(labelsize=8)
+        axes.grid(visible=False, axis="y")
     for axes in grid[:, 0]:
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)
     figure.suptitle(
         f"Are the explanations true? {report['name']}, version {report['version']}: {report['images']} test images, "
-        "mean and 95 % interval\n"
-        "dashed: a random map; short black line: what maps have in common by chance",
+        "mean and 95 % interval\ndashed: a random map; short line: what maps have in common by chance",
         fontsize=10,
     )
-    for suffix in (".png", ".svg"):
-        figure.savefig(path.with_suffix(suffix), dpi=150)
-    plt.close(figure)
+    return figure
 
 
 def main(argv: list[str] | None = None) -> int:

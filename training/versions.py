@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 
@@ -30,3 +31,17 @@ def newest_or(base_path: Path, version: int | None) -> Path:
         there = ", ".join(map(str, found)) or "none"
         raise FileNotFoundError(f"{base_path} has no version {version or ''}; there are: {there}")
     return base_path / str(version or found[-1])
+
+
+def version_directory(models: Path, name: str, version: int | None) -> Path:
+    """The directory of a version, of the newest for None.
+
+    Raises:
+        FileNotFoundError: there is no such model or version; the message lists what is there.
+    """
+    if not (models / name).is_dir():
+        there = sorted(path.name for path in models.iterdir() if path.is_dir()) if models.is_dir() else []
+        near = difflib.get_close_matches(name, there, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise FileNotFoundError(f"{models} has no model {name!r}{hint}; there are: {', '.join(there) or 'none'}")
+    return newest_or(models / name, version)

@@ -13,6 +13,7 @@ from serving.client import (
     ModelMetadata,
     NotFound,
     ServingClient,
+    ServingError,
     VersionStatus,
     View,
 )
@@ -107,6 +108,15 @@ def answer(settings: Settings, data: bytes) -> Answer:
         current_version.clear()
         found = _answer(settings, data, current_version(settings))
     return replace(found, remembered=found.asked_at_s < now_s)
+
+
+def replaced(settings: Settings, answer: Answer) -> bool:
+    """Whether another version answers by now; looked up anew."""
+    current_version.clear()
+    try:
+        return current_version(settings) != answer.explanation.version
+    except ServingError:
+        return False
 
 
 @st.cache_data(max_entries=1024, show_spinner=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.classical import CLASSICAL, FOLDS, fit_classical, stratified
+from training.classical import CLASSICAL, FOLDS, fit_classical
 from training.datasets import DataError, Source, Split, TrainingData, load_training
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,15 +66,6 @@ def test_a_class_needs_an_image_a_fold(labels):
     images = np.zeros((len(labels), 4, 4, 1), np.uint8)
     with pytest.raises(DataError, match=r"at least 3 training images of every class.*class number 1 has [02]"):
         fit_classical("knn", Split(images, np.array(labels)))
-
-
-def test_the_subset_keeps_the_shares_of_the_classes():
-    labels = np.repeat([0, 1, 2], [600, 300, 4])
-    chosen = stratified(labels, 90, seed=0)
-    assert np.bincount(labels[chosen]).tolist() == [60, 30, FOLDS]
-    assert np.unique(chosen).size == chosen.size
-    np.testing.assert_array_equal(chosen, stratified(labels, 90, seed=0))
-    np.testing.assert_array_equal(stratified(labels, 10_000, seed=0), np.arange(904))
 
 
 @pytest.mark.parametrize(

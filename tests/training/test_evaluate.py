@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluate import main, table, version_directory
+from training.evaluate import main, table
 from training.evaluation.classification import metrics
+from training.versions import version_directory
 
 
 def test_table_says_it_all():

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from nets import trained_looking
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from training.datasets import png
@@ -15,17 +16,6 @@ from training.preprocessing import View
 from training.serving_graph import UNROLLED_CLASSES, FrozenCore, fine_outputs
 
 layers = keras.layers
-
-
-def trained_looking(model: keras.Model, seed: int = 0) -> keras.Model:
-    """Weights and statistics as after training: nowhere 0 or 1, biases included."""
-    rng = np.random.default_rng(seed)
-    for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
-        else:
-            layer.set_weights([rng.normal(0, 0.3, w.shape) for w in layer.get_weights()])
-    return model
 
 
 def images(count: int = 3) -> np.ndarray:

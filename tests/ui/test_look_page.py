@@ -134,6 +134,19 @@ def test_a_model_without_fine_maps_shows_grad_cam(page, serving):
     assert html(page).count("<td") == 9
 
 
+def test_a_fine_map_of_a_version_that_was_replaced_is_that_of_the_new_one(page, serving):
+    serving.winner = BOOT_ID
+    choose(page)
+    serving.version = 2
+    page.selectbox[0].set_value(3).run()
+    assert not page.exception
+    assert not page.error
+    assert "<b>version 2</b>" in html(page)
+    page.selectbox[0].set_value(3).run()
+    assert serving.predicts[-1] == "explain_fine"
+    assert "No positive evidence for this class" in page.info[0].value
+
+
 def test_a_fine_map_that_cannot_be_had_is_said_and_the_answer_stays(page, serving):
     serving.winner = BOOT_ID
     choose(page)

@@ -30,6 +30,24 @@ def order(keys: Sequence[str], seed: int) -> np.ndarray:
     return np.argsort(np.frombuffer(digests, ">u8"), kind="stable")
 
 
+def some_of_every(labels: np.ndarray, limit: int, seed: int, at_least: int = 1) -> np.ndarray:
+    """The positions, ascending, of about `limit` images by lot: classes in proportion, of each `at_least` so many.
+
+    Args:
+        labels: int (N,).
+        limit: all of them where there are no more.
+        seed: of the lot.
+        at_least: of every class, as far as it has so many.
+    """
+    share = min(1.0, limit / len(labels))
+    generator = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        chosen.append(members[: max(at_least, round(share * len(members)))])
+    return np.sort(np.concatenate(chosen))
+
+
 def split(
     labels: np.ndarray,
     classes: Sequence[str],

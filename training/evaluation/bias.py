@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from scipy import stats
 
 from training.evaluation.wording import percent
 
@@ -63,8 +63,7 @@ def stuart_maxwell(confusion: np.ndarray) -> tuple[float, int, float]:
     if not freedom:
         return 0.0, 0, 1.0
     statistic = float(difference @ np.linalg.pinv(covariance, hermitian=True) @ difference)
-    tail = tf.math.igammac(tf.constant(freedom / 2, tf.float64), tf.constant(statistic / 2, tf.float64))
-    return statistic, freedom, float(tail)
+    return statistic, freedom, float(stats.chi2.sf(statistic, freedom))
 
 
 def _verdict(

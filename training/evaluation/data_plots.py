@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from training.evaluation.data import BINS
-from training.evaluation.style import CATEGORIES, GRID, INK, category_colours, drawing, shortened
+from training.style import CATEGORIES, GRID, INK, category_colours, drawing, shortened
 
 SHOWN_CLASSES = 30  # of samples; a picture of more is too long to look at
 LABELLED_CLASSES = 25  # in a plane; more names cover each other

@@ -20,6 +20,7 @@ from training.evaluation.subject import Subject
 from training.explanation.methods import METHODS, Method, installed
 from training.explanation.sheet import Column, Row, draw
 from training.explanation.version import MODEL_FILE
+from training.faithfulness import all_candidates, measured
 
 FILE = "faithfulness.json"
 CLASSES = 10  # shown, at most
@@ -105,6 +106,22 @@ def _columns(subject: Subject, some: Split, left_out: list[str]) -> list[Column]
         )
         for entry, layer in tqdm(methods, desc="explaining", unit="method", disable=not sys.stderr.isatty())
     ]
+
+
+def faithfulness(subject: Subject, directory: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """Whether the explanations are true: measured now where the effort is for it, else what was found before.
+
+    Args:
+        subject: the version.
+        directory: of the report, where training.faithfulness leaves what it finds.
+
+    Returns:
+        As `read`.
+    """
+    images = subject.effort.faithfulness_images
+    if images and subject.model_file.is_file():
+        measured(subject.opened, all_candidates(subject.opened), images, directory)
+    return read(directory, subject.described)
 
 
 def read(directory: Path, described: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str | None]:

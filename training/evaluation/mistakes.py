@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-REQUIREMENTS = "training/requirements-extra.txt"
+from training.extras import INSTALL
 
 
 def confident_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
@@ -51,7 +51,7 @@ def likely_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.nda
     try:
         from cleanlab.filter import find_label_issues
     except ImportError as error:
-        raise ImportError(f"likely label errors need cleanlab: pip install -r {REQUIREMENTS}") from error
+        raise ImportError(f"likely label errors need cleanlab: {INSTALL}") from error
     return find_label_issues(
         labels, probabilities.astype(np.float64), return_indices_ranked_by="self_confidence", n_jobs=1
     )

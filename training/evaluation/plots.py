@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from training.evaluation.corruptions import CORRUPTIONS
-from training.evaluation.style import INK, MUTED, OTHER, SEQUENTIAL, SERVED, drawing, shortened, text_on
+from training.style import INK, MUTED, OTHER, SEQUENTIAL, SERVED, drawing, shortened, text_on
 
 WRITTEN_CLASSES = 20  # up to so many, a matrix has numbers in its cells
 NAMED_CLASSES = 60  # up to so many, its rows and columns have names

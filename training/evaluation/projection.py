@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from training.extras import INSTALL
+
 EDGE = 32  # pixels that an image is brought down to before its pixels are compared
 COMPONENTS = 50  # that t-SNE and UMAP are given
-REQUIREMENTS = "training/requirements-extra.txt"
 
 
 def pixel_vectors(images: np.ndarray) -> np.ndarray:
@@ -51,7 +52,7 @@ def t_sne(vectors: np.ndarray) -> np.ndarray:
         from sklearn.manifold import TSNE
         from threadpoolctl import threadpool_limits
     except ImportError as error:
-        raise ImportError(f"t-SNE needs scikit-learn: pip install -r {REQUIREMENTS}") from error
+        raise ImportError(f"t-SNE needs scikit-learn: {INSTALL}") from error
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     reduced = principal_components(vectors, COMPONENTS)
     with threadpool_limits(1):  # threads wait for each other, which on a busy machine takes many times as long
@@ -67,7 +68,7 @@ def umap(vectors: np.ndarray) -> np.ndarray:
     try:
         from umap import UMAP
     except ImportError as error:
-        raise ImportError(f"UMAP needs umap-learn: pip install -r {REQUIREMENTS}") from error
+        raise ImportError(f"UMAP needs umap-learn: {INSTALL}") from error
     neighbours = min(15, len(vectors) - 1)
     # one job: with a seed there is no second one, and UMAP warns of it
     reducer = UMAP(n_neighbors=neighbours, init="pca", random_state=0, n_jobs=1)

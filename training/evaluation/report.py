@@ -48,7 +48,7 @@ def evaluate_version(
         version_dir: a version directory.
         source: its data.
         effort: FULL or QUICK.
-        directory: of the report; parts are kept in its folder `cache`, and what training.faithfulness found lies there.
+        directory: of the report; what was found is kept in its folders `cache` and `faithfulness`.
         other_dir: a version to compare with.
 
     Raises:
@@ -57,7 +57,7 @@ def evaluate_version(
     """
     subject = Subject(version_dir, source, effort, directory / "cache")
     left_out = _without_model(subject)
-    faithfulness, why_not = explanations.read(directory, subject.described)
+    faithfulness, why_not = explanations.faithfulness(subject, directory)
     left_out += [] if why_not is None else [why_not]
     report = {
         "name": subject.described["name"],

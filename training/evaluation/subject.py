@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from training import manifest
-from training.classical import stratified
 from training.datasets import DataError, Source, Split, TrainingData, load_test, load_training, png
+from training.datasets.splitting import some_of_every
 from training.evaluation import projection
 from training.evaluation.cache import Cache, digest_of
 from training.evaluation.features import features
@@ -38,8 +38,32 @@ class Effort:
     faithfulness_images: int  # that explanations are put to the test on; 0: that is left out
 
 
-FULL = Effort("full", None, 1000, 10_000, 3000, tuple(projection.METHODS), (1, 2, 4, 8, 16, 32, 64), 30, 20, True, 500)
-QUICK = Effort("quick", 2000, 200, 1500, 1000, ("PCA",), (1, 8, 32), 10, 4, False, 0)
+FULL = Effort(
+    "full",
+    test_images=None,
+    corrupted_images=1000,
+    candidates=10_000,
+    points=3000,
+    methods=tuple(projection.METHODS),
+    batch_sizes=(1, 2, 4, 8, 16, 32, 64),
+    calls=30,
+    explained=20,
+    shap=True,
+    faithfulness_images=500,
+)
+QUICK = Effort(
+    "quick",
+    test_images=2000,
+    corrupted_images=200,
+    candidates=1500,
+    points=1000,
+    methods=("PCA",),
+    batch_sizes=(1, 8, 32),
+    calls=10,
+    explained=4,
+    shap=False,
+    faithfulness_images=0,
+)
 
 
 class Subject:
@@ -58,6 +82,7 @@ class Subject:
 
     def __init__(self, version_dir: Path, source: Source, effort: Effort, cache_dir: Path):
         self.version_dir = version_dir
+        self.source = source
         self.effort = effort
         self.described: dict[str, Any] = manifest.read(version_dir)
         self.classes: list[str] = self.described["classes"]
@@ -95,7 +120,7 @@ class Subject:
     @functools.cached_property
     def opened(self) -> Version:
         """With its Keras model."""
-        return open_directory(self.version_dir)
+        return open_directory(self.version_dir, self.source)
 
     def features(self, split: Split, what: str) -> np.ndarray:
         """The features of images, float32 (N, K); `what` they are, for the progress bar."""
@@ -135,7 +160,7 @@ def _first(names: list[str], count: int = 10) -> str:
 
 def _some(labels: np.ndarray, count: int | None) -> np.ndarray:
     """The positions of about `count` images, classes in proportion; of all for None."""
-    return np.arange(len(labels)) if count is None or count >= len(labels) else stratified(labels, count, seed=0)
+    return some_of_every(labels, count or len(labels), seed=0)
 
 
 def _at(split: Split, positions: np.ndarray) -> Split:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from training.evaluation import card, data, data_plots, page, plots
 from training.evaluation.report import Evaluation
-from training.evaluation.style import data_uri_for_page, save
+from training.style import data_uri_for_page, save
 
 SAMPLES = 10  # images a class
 FAITHFULNESS = "faithfulness.svg"  # the picture that training.faithfulness leaves in the folder

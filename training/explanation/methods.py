@@ -14,6 +14,7 @@ import numpy as np
 from training.explanation import cams, gradients, perturbation, shap_values
 from training.explanation.errors import ExplanationError, nearest
 from training.explanation.network import Network
+from training.extras import INSTALL
 
 Function = Callable[[Network, np.ndarray, np.ndarray], np.ndarray]
 
@@ -120,5 +121,5 @@ def installed(names: Sequence[str]) -> tuple[list[str], str | None]:
     """Those whose package is installed, and a line about the others, None where there are none."""
     there = [name for name in names if METHODS[name].installed]
     missing = [name for name in names if name not in there]
-    advice = f"left out: {', '.join(missing)}: not installed; pip install -r training/requirements-extra.txt"
+    advice = f"left out: {', '.join(missing)}: not installed; {INSTALL}"
     return there, advice if missing else None

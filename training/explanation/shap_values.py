@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from training.explanation.errors import ExplanationError
 from training.explanation.network import Network
+from training.extras import INSTALL
 
 PACKAGE = "shap"
 
@@ -43,9 +44,7 @@ def shap(network: Network, images: np.ndarray, class_ids: np.ndarray, samples: i
     try:
         from shap import GradientExplainer
     except ImportError as error:
-        raise ExplanationError(
-            "shap needs the package shap, which is not installed: pip install -r training/requirements-extra.txt"
-        ) from error
+        raise ExplanationError(f"shap needs the package shap, which is not installed: {INSTALL}") from error
     model = keras.Model(network.to_logits.input, network.to_logits.output)
     model.call = tf.function(model.call)  # shap calls it eagerly, once an image: that took most of the time
     explainer = GradientExplainer(model, network.background, batch_size=min(samples, network.batch))

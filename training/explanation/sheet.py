@@ -12,7 +12,9 @@ import matplotlib.patches
 import numpy as np
 from matplotlib.figure import Figure
 
+from training import style
 from training.explanation.resampling import at_size
+from training.style import drawing
 
 POSITIVE, SIGNED = (
     "inferno",
@@ -43,6 +45,7 @@ class Column:
     maps: np.ndarray  # float32 (N, h, w), one a row
 
 
+@drawing()
 def draw(rows: Sequence[Row], columns: Sequence[Column], title: str, seen: str = "what the\nmodel sees") -> Figure:
     """Lays them out. Every map is divided by its own largest magnitude; one that is zero is said to be.
 
@@ -68,8 +71,9 @@ def draw(rows: Sequence[Row], columns: Sequence[Column], title: str, seen: str =
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
+        axes.grid(visible=False)
     for axes, name in zip(grid[0], heads, strict=True):
-        axes.set_title(name, fontsize=9)
+        axes.set_title(name, fontsize=9, fontweight="normal", loc="center")
     for number, row in enumerate(rows):
         grid[number, 0].set_ylabel("\n".join(row.lines), rotation=0, ha="right", va="center", fontsize=9)
         if row.picture is not None:
@@ -84,12 +88,12 @@ def draw(rows: Sequence[Row], columns: Sequence[Column], title: str, seen: str =
 
 
 def save(figure: Figure, output: Path) -> list[Path]:
-    """Writes a figure, at 150 dpi: to `output` as its suffix says, or to explanation.png and .svg in a folder."""
-    paths = [output] if output.suffix else [output / "explanation.png", output / "explanation.svg"]
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, facecolor="white")
-    return paths
+    """Writes a figure: to `output` as its suffix says, or to explanation.png and .svg in a folder."""
+    path = output if output.suffix else output / "explanation"
+    formats = (output.suffix[1:],) if output.suffix else ("png", "svg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    style.save(figure, path.with_suffix(""), formats)
+    return [path.with_suffix(f".{one}") for one in formats]
 
 
 def coloured(view: np.ndarray, one: np.ndarray, *, signed: bool) -> np.ndarray:

@@ -14,12 +14,12 @@ import numpy as np
 from training import manifest
 from training.augment import to_model_input
 from training.backbones import backbone
-from training.classical import stratified
-from training.datasets import Split, load_test
+from training.datasets import Source, Split, load_test
+from training.datasets.splitting import some_of_every
 from training.explanation.errors import ExplanationError, nearest
 from training.explanation.network import BATCH, Network
 from training.preprocessing import View
-from training.versions import newest_or, versions
+from training.versions import version_directory, versions
 
 MODEL_FILE = Path("assets.extra") / "model.keras"
 BACKGROUND = 100  # test images that stand for what else there is
@@ -36,6 +36,7 @@ class Version:
     view: View
     layers: tuple[str, ...]  # the CAM layer, then finer ones
     classes: tuple[str, ...]
+    source: Source  # of the test images
 
     @functools.cached_property
     def model(self) -> keras.Model:
@@ -68,7 +69,7 @@ class Version:
 
     def _background(self) -> np.ndarray:
         test = self.test_images()
-        return self.to_model(test.images[stratified(test.labels, min(BACKGROUND, len(test)), seed=0)])
+        return self.to_model(test.images[some_of_every(test.labels, BACKGROUND, seed=0)])
 
     def layers_called(self, choices: Sequence[str] | None) -> tuple[str, ...]:
         """What a command line's choice stands for: None is the CAM layer, "all" that and the finer ones."""
@@ -95,12 +96,12 @@ class Version:
         raise ExplanationError(f"no class {choice!r}{nearest(choice, self.classes)}; the classes are {listed}")
 
     def test_images(self) -> Split:
-        """The test split of the data that the version was trained on.
+        """The test split of its data.
 
         Raises:
             DataError: it is not here.
         """
-        return load_test(manifest.trained_on(self.directory))
+        return load_test(self.source)
 
 
 def open_version(models: Path, name: str, version: int | None) -> Version:
@@ -112,20 +113,18 @@ def open_version(models: Path, name: str, version: int | None) -> Version:
         version: its number; None: the newest.
 
     Raises:
-        ExplanationError: no such model, or the version has no Keras model to be explained.
-        FileNotFoundError: no such version; the message lists what there is.
+        ExplanationError: the version has no Keras model to be explained.
+        FileNotFoundError: no such model or version; the message lists what there is.
     """
-    base_path = models / name
-    known = sorted(path.name for path in models.iterdir() if versions(path)) if models.is_dir() else []
-    if name not in known:
-        raise ExplanationError(
-            f"no model {name!r} in {models}{nearest(name, known)}; there are: {', '.join(known) or 'none'}"
-        )
-    return open_directory(newest_or(base_path, version))
+    return open_directory(version_directory(models, name, version))
 
 
-def open_directory(directory: Path) -> Version:
+def open_directory(directory: Path, source: Source | None = None) -> Version:
     """Opens a version directory.
+
+    Args:
+        directory: of the version.
+        source: its data; None: what the manifest says.
 
     Raises:
         ExplanationError: it has no Keras model.
@@ -145,4 +144,5 @@ def open_directory(directory: Path) -> Version:
         view=View(described["preprocessing"].partition(":")[0], described["view"]["size"], chosen.scaling),
         layers=(described["cam_layers"][0], *chosen.fine_layers),
         classes=tuple(described["classes"]),
+        source=source or manifest.trained_on(directory),
     )

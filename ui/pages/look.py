@@ -7,7 +7,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from serving.client import ServingError, overlay
+from serving.client import NotFound, ServingError, overlay
 from serving.client.colormaps import diverging, sequential
 from serving.client.results import Floats
 from ui import advice as words
@@ -203,6 +203,8 @@ def _explain(settings: Settings, picture: Picture, answer: Answer) -> None:
     try:
         evidence = _evidence_map(settings, picture, answer, class_id, other_id)
     except ServingError as error:
+        if isinstance(error, NotFound) and service.replaced(settings, answer):
+            st.rerun()  # the whole page: what it shows is another version's
         _show_failure(settings, words.for_error(error))
         return
     with pictures:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from training.datasets import DataError, Split
-from training.datasets.splitting import order, split, training_data, without_repeats
+from training.datasets.splitting import order, some_of_every, split, training_data, without_repeats
 
 CLASSES = ("cat", "dog", "owl")
 LABELS = np.repeat([0, 1, 2], [100, 40, 3])
@@ -131,3 +131,12 @@ def test_facts_count_what_is_trained_on():
         "dropped_duplicates": 0,
         "skipped": [],
     }
+
+
+def test_some_of_every_class_in_proportion():
+    labels = np.repeat([0, 1, 2], [600, 300, 4])
+    chosen = some_of_every(labels, 90, seed=0, at_least=3)
+    assert np.bincount(labels[chosen]).tolist() == [60, 30, 3]
+    assert np.unique(chosen).size == chosen.size
+    np.testing.assert_array_equal(chosen, some_of_every(labels, 90, seed=0, at_least=3))
+    np.testing.assert_array_equal(some_of_every(labels, 10_000, seed=0, at_least=3), np.arange(904))

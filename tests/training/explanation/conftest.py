@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from nets import trained_looking
 from shipped import SHIPPED, VERSION
 
 from training import manifest
@@ -21,17 +22,6 @@ from training.preprocessing import View
 layers = keras.layers
 
 
-def with_weights(model: keras.Model, seed: int = 0) -> keras.Model:
-    """Weights and statistics as after training: nowhere 0 or 1, biases included."""
-    rng = np.random.default_rng(seed)
-    for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
-        else:
-            layer.set_weights([rng.normal(0, 0.3, weight.shape) for weight in layer.get_weights()])
-    return model
-
-
 def build_small_net(*, pooled: bool = True) -> keras.Model:
     """16 px, 4 classes; "cam" is a ReLU (N, 7, 7, 6), read by global average pooling or by more layers."""
     inputs = keras.Input((16, 16, 3), name="image")
@@ -43,7 +33,7 @@ def build_small_net(*, pooled: bool = True) -> keras.Model:
         x = layers.ReLU(name="late")(layers.Conv2D(8, 3, name="conv_3")(x))
     x = layers.GlobalAveragePooling2D(name="average")(x)
     logits = layers.Dense(4, name="logits")(x)
-    return with_weights(keras.Model(inputs, layers.Activation("softmax")(logits), name="small"))
+    return trained_looking(keras.Model(inputs, layers.Activation("softmax")(logits), name="small"))
 
 
 @pytest.fixture
@@ -72,7 +62,7 @@ def class_ids(images) -> np.ndarray:
 def models(tmp_path_factory) -> Path:
     """A folder of models: fashion_mnist with a small net as version 1, and version 2 with its manifest alone."""
     base_path = tmp_path_factory.mktemp("models") / "fashion_mnist"
-    model = with_weights(build_classifier("mini_cnn", len(CLASSES), 32, dropout=0.1, batch_norm_momentum=0.9))
+    model = trained_looking(build_classifier("mini_cnn", len(CLASSES), 32, dropout=0.1, batch_norm_momentum=0.9))
     write_saved_model(model, CLASSES, base_path / "1", "relu_3", View())
     for number in (1, 2):
         directory = base_path / str(number)

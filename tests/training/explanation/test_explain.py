@@ -65,7 +65,7 @@ def test_a_sheet_of_classes(run, tmp_path, capsys):
     assert run("--summary", "--count", 2, "--output", tmp_path / "sheet.png") == 0
     assert "10 rows" in capsys.readouterr().out
     assert run("--summary", "--of-class", "Bag", "--count", 2, "--output", tmp_path / "sheet.png") == 0
-    assert "1 rows" in capsys.readouterr().out
+    assert ": 1 row, " in capsys.readouterr().out
 
 
 def test_without_shap_one_line(run, tmp_path, capsys, monkeypatch):
@@ -115,7 +115,7 @@ def test_what_cannot_be_read_is_left_out(run, photos, tmp_path, capsys):
     streams = capsys.readouterr()
     assert "broken.png: " in streams.err
     assert "gone.png: No such file" in streams.err
-    assert "1 rows" in streams.out
+    assert ": 1 row, " in streams.out
     assert run(tmp_path / "broken.png", "--output", tmp_path / "none.png") == 2
     assert not (tmp_path / "none.png").exists()
 

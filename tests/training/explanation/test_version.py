@@ -54,7 +54,7 @@ def test_a_version_without_a_keras_model(models):
 
 def test_a_model_that_does_not_exist(models):
     expected = r"no model 'fashion-mnist'.*did you mean 'fashion_mnist'\?\); there are: fashion_mnist"
-    with pytest.raises(ExplanationError, match=expected):
+    with pytest.raises(FileNotFoundError, match=expected):
         open_version(models, "fashion-mnist", None)
     with pytest.raises(FileNotFoundError, match="has no version 7; there are: 1, 2"):
         open_version(models, "fashion_mnist", 7)
