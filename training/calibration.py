@@ -14,7 +14,7 @@ import numpy as np
 from training.augment import to_model_input
 from training.backbones import Scaling
 from training.datasets import Split
-from training.model import LOGITS_LAYER
+from training.model import LOGITS_LAYER, logits_model
 
 BATCH = 250
 LOWEST, HIGHEST = 0.05, 20.0  # a net that knows nothing would want an infinite one
@@ -27,7 +27,7 @@ def calibrate(model: keras.Model, validation: Split, scaling: Scaling) -> dict[s
     Returns:
         What the manifest says of it: the temperature, the images, and `measure` before and after.
     """
-    to_logits = keras.Model(model.input, model.get_layer(LOGITS_LAYER).output)
+    to_logits = logits_model(model)
     logits = np.concatenate(
         [
             to_logits.predict_on_batch(to_model_input(batch.astype(np.float32), model.input_shape[1], scaling))

@@ -32,7 +32,7 @@ from training.datasets import DataError, Source, load_test
 from training.extras import INSTALL
 from training.folding import fold
 from training.settings import MODELS
-from training.versions import newest_or
+from training.versions import MODEL_FILE, newest_or
 
 TOLERANCE = 1e-4  # of a probability
 IMAGES = 100
@@ -274,7 +274,7 @@ def main(argv: list[str] | None = None) -> int:
         content = manifest.read(version_dir)
         check_packages(arguments.to)
         _on_one_thread()
-        model = keras.models.load_model(version_dir / "assets.extra" / "model.keras", compile=False)
+        model = keras.models.load_model(version_dir / MODEL_FILE, compile=False)
         images, origin = proof_images(content, model.input_shape[1], arguments.data_dir)
         output = arguments.output or Path("runs") / "converted" / arguments.name / version_dir.name
         lines = [measure_saved_model(model, images), *convert(model, arguments.to, output, images)]

@@ -23,7 +23,7 @@ from training.evaluation.subject import FULL, QUICK
 from training.evaluation.writing import write_report
 from training.settings import MODELS
 from training.style import save
-from training.versions import version_directory
+from training.versions import version_of
 
 
 def evaluate(version_dir: Path, test: Split) -> dict[str, Any]:
@@ -77,8 +77,8 @@ def main(argv: list[str] | None = None) -> int:
             test = load_test(manifest.trained_on(arguments.export, arguments.dataset, arguments.data_dir))
             print(table(evaluate_export(arguments.export, test)))
             return 0
-        version_dir = version_directory(arguments.models, arguments.name, arguments.version)
-        other_dir = arguments.against and version_directory(arguments.models, arguments.name, arguments.against)
+        version_dir = version_of(arguments.models, arguments.name, arguments.version)
+        other_dir = arguments.against and version_of(arguments.models, arguments.name, arguments.against)
         source = manifest.trained_on(version_dir, arguments.dataset, arguments.data_dir)
         directory = arguments.reports / arguments.name / version_dir.name
         effort = QUICK if arguments.quick else FULL

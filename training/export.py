@@ -33,6 +33,7 @@ from training.preprocessing import View
 from training.runs import read_settings
 from training.serving_graph import ServedModel, fine_outputs
 from training.settings import Settings
+from training.versions import MODEL_FILE
 
 _PREPROCESSING = {
     "fashion_mnist": "{size}x{size} grey, light object on black",
@@ -68,7 +69,7 @@ def export(run_dir: Path, output: Path) -> Path:
     write_saved_model(model, data.classes, unfinished, chosen.cam_layer, view, chosen.fine_layers)
     extra = unfinished / "assets.extra"
     extra.mkdir(exist_ok=True)
-    model.save(extra / "model.keras")
+    model.save(unfinished / MODEL_FILE)
     write_warmup(extra / "tf_serving_warmup_requests", settings.model_name, image, view, fine=bool(chosen.fine_layers))
     manifest.write(unfinished, describe(run_dir, settings, model, data, view) | {"calibration": calibration})
     if output.exists():

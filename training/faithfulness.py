@@ -25,9 +25,10 @@ from training.explanation import faithfulness
 from training.explanation.errors import ExplanationError
 from training.explanation.faithfulness import METRICS, Candidate, Subject, best, candidates, interval, measure
 from training.explanation.methods import METHODS, installed, method
-from training.explanation.version import MODEL_FILE, Version, open_version
+from training.explanation.version import Version, open_version
 from training.settings import MODELS
 from training.style import CATEGORIES, INK, MUTED, OTHER, drawing, save
+from training.versions import MODEL_FILE
 
 IMAGES = 500
 _SETTINGS = ("FRACTIONS", "ROAD_FRACTIONS", "BLUR", "SANITY_IMAGES", "QUICK", "RESAMPLES")

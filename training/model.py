@@ -11,6 +11,7 @@ import keras
 from training import manifest
 from training.backbones import Backbone, backbone
 from training.settings import MODELS, Settings
+from training.versions import MODEL_FILE
 
 LOGITS_LAYER = "logits"
 _HEAD = {"average": "global_average_pooling", "flatten": "flatten"}  # the layer that begins it
@@ -91,7 +92,7 @@ def load_initial_weights(model: keras.Model, settings: Settings, classes: Sequen
     if settings.init_from is None:
         return load_backbone_weights(model, settings)
     choice, version_dir = settings.init_from, initial_version(settings)
-    path = version_dir / "assets.extra" / "model.keras"
+    path = version_dir / MODEL_FILE
     try:
         described = manifest.read(version_dir)
         source = keras.models.load_model(path, compile=False)
@@ -137,9 +138,9 @@ def version_directory(choice: str, settings: Settings, option: str) -> Path:
     """
     base_path = MODELS / settings.model_name
     version_dir = base_path / choice if choice.isdecimal() else Path(choice)
-    if not (version_dir / "assets.extra" / "model.keras").is_file():
+    if not (version_dir / MODEL_FILE).is_file():
         raise WeightsError(
-            f"{option} {choice}: no {version_dir}/assets.extra/model.keras; expected the number of a version in "
+            f"{option} {choice}: no {version_dir / MODEL_FILE}; expected the number of a version in "
             f"{base_path}, or a version directory"
         )
     return version_dir

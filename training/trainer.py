@@ -17,6 +17,7 @@ from training.mixing import Mix
 from training.model import build_classifier, logits_model, set_trainable, version_directory
 from training.objective import Objective, Teachers, balanced_class_weights
 from training.settings import Settings, SettingsError
+from training.versions import MODEL_FILE
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _teachers(settings: Settings, data: TrainingData) -> Teachers:
                 f"teachers: {directory} knows the classes {', '.join(described['classes'])}; "
                 f"expected {', '.join(data.classes)}"
             )
-        model = logits_model(keras.models.load_model(directory / "assets.extra" / "model.keras", compile=False))
+        model = logits_model(keras.models.load_model(directory / MODEL_FILE, compile=False))
         model.trainable = False
         to_input = ToModelInput(model.input_shape[1], backbone(described["backbone"]).scaling, dtype="float32")
         models.append((to_input, model))

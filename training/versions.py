@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+MODEL_FILE = Path("assets.extra") / "model.keras"  # of a version: the Keras model that it was exported from
+
 
 def next_version(base_path: Path) -> int:
     """One more than the highest version there; 1 if there is none."""
@@ -33,7 +35,7 @@ def newest_or(base_path: Path, version: int | None) -> Path:
     return base_path / str(version or found[-1])
 
 
-def version_directory(models: Path, name: str, version: int | None) -> Path:
+def version_of(models: Path, name: str, version: int | None) -> Path:
     """The directory of a version, of the newest for None.
 
     Raises:

@@ -7,7 +7,7 @@ import pytest
 
 from training.evaluate import main, table
 from training.evaluation.classification import metrics
-from training.versions import version_directory
+from training.versions import version_of
 
 
 def test_table_says_it_all():
@@ -21,11 +21,11 @@ def test_table_says_it_all():
 def test_a_model_or_version_that_is_not_there(tmp_path):
     for number in (1, 3):
         (tmp_path / "clothing" / str(number)).mkdir(parents=True)
-    assert version_directory(tmp_path, "clothing", None).name == "3"
+    assert version_of(tmp_path, "clothing", None).name == "3"
     with pytest.raises(FileNotFoundError, match="no model 'cloting' .did you mean 'clothing'..; there are: clothing"):
-        version_directory(tmp_path, "cloting", None)
+        version_of(tmp_path, "cloting", None)
     with pytest.raises(FileNotFoundError, match="no version 2; there are: 1, 3"):
-        version_directory(tmp_path, "clothing", 2)
+        version_of(tmp_path, "clothing", 2)
 
 
 def test_a_directory_that_is_no_version_is_refused_in_one_line(tmp_path, capsys):

@@ -19,8 +19,8 @@ from training.evaluation.cache import digest_of
 from training.evaluation.subject import Subject
 from training.explanation.methods import METHODS, Method, installed
 from training.explanation.sheet import Column, Row, draw
-from training.explanation.version import MODEL_FILE
 from training.faithfulness import all_candidates, measured
+from training.versions import MODEL_FILE
 
 FILE = "faithfulness.json"
 CLASSES = 10  # shown, at most

@@ -18,7 +18,8 @@ from training.evaluation import projection
 from training.evaluation.cache import Cache, digest_of
 from training.evaluation.features import features
 from training.evaluation.served import Served
-from training.explanation.version import MODEL_FILE, Version, open_directory
+from training.explanation.version import Version, open_directory
+from training.versions import MODEL_FILE
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from training.explanation.errors import ExplanationError, nearest
 from training.folding import fold
-from training.model import LOGITS_LAYER
+from training.model import LOGITS_LAYER, logits_model
 
 BATCH = 100  # images a step, unless told otherwise
 
@@ -170,7 +170,7 @@ class _Whole:
 
     def __init__(self, model: keras.Model):
         folded, _ = fold(model)  # the same logits and gradients of the input, in less time
-        self.to_logits = keras.Model(folded.input, folded.get_layer(LOGITS_LAYER).output)
+        self.to_logits = logits_model(folded)
         self._images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
 
     @functools.cached_property

@@ -60,8 +60,9 @@ def shap(network: Network, images: np.ndarray, class_ids: np.ndarray, samples: i
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """shap calls the model with a list of one input, and traces it once a class: both are meant."""
-    logger = logging.getLogger("tensorflow")
+    """shap calls the model with a list of one input, traces it once a class, and seeds numpy's global generator: the
+    first two are meant, and the last is undone."""
+    logger, before = logging.getLogger("tensorflow"), np.random.get_state()
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -70,3 +71,4 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+        np.random.set_state(before)

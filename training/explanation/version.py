@@ -19,9 +19,8 @@ from training.datasets.splitting import some_of_every
 from training.explanation.errors import ExplanationError, nearest
 from training.explanation.network import BATCH, Network
 from training.preprocessing import View
-from training.versions import version_directory, versions
+from training.versions import MODEL_FILE, version_of, versions
 
-MODEL_FILE = Path("assets.extra") / "model.keras"
 BACKGROUND = 100  # test images that stand for what else there is
 # What stands for "nothing there", 0..255: the ground of Fashion-MNIST's images; the middle grey of colour images
 _NOTHING = {"fashion_mnist": 0.0, "colour": 127.5}
@@ -116,7 +115,7 @@ def open_version(models: Path, name: str, version: int | None) -> Version:
         ExplanationError: the version has no Keras model to be explained.
         FileNotFoundError: no such model or version; the message lists what there is.
     """
-    return open_directory(version_directory(models, name, version))
+    return open_directory(version_of(models, name, version))
 
 
 def open_directory(directory: Path, source: Source | None = None) -> Version:

@@ -164,11 +164,17 @@ def test_a_second_run_asks_the_model_nothing(base, directory, report, monkeypatc
     assert json.loads((directory / "report.json").read_text(encoding="utf-8")) == report
 
 
-def test_in_full_explanations_are_put_to_the_test(base, tmp_path, monkeypatch):
+def test_in_full_explanations_are_put_to_the_test(base, photos, tmp_path, monkeypatch):
+    """With the data where the command says: where they were when the version was trained, they are no more."""
     few = dataclasses.replace(QUICK, name="full", faithfulness_images=6, explained=1, shap=True)
     monkeypatch.setattr(training.evaluate, "FULL", few)
-    arguments = ["--models", str(base / "models"), "--name", "photos", "--version", "1", "--reports", str(tmp_path)]
-    assert main(arguments) == 0
+    version = shutil.copytree(base / "models" / "photos" / "1", tmp_path / "models" / "photos" / "1")
+    described = manifest.read(version)
+    described["training"]["dataset"] = str(tmp_path / "moved")
+    manifest.write(version, described)
+    arguments = ["--models", str(tmp_path / "models"), "--name", "photos", "--reports", str(tmp_path)]
+    assert main(arguments) == 2
+    assert main([*arguments, "--dataset", photos.dataset]) == 0
     directory = tmp_path / "photos" / "1"
     found = json.loads((directory / "report.json").read_text(encoding="utf-8"))
     assert {"grad_cam@relu_3", "layer_cam@relu_1", "shap", "random"} < set(found["faithfulness"]["methods"])

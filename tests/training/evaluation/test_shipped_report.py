@@ -8,7 +8,7 @@ import pytest
 from shipped import ROOT, SHIPPED, VERSION
 
 from training import manifest
-from training.explanation.version import MODEL_FILE
+from training.versions import MODEL_FILE
 
 METRICS = ("deletion", "insertion", "road", "pointing", "inside", "random_logits", "random_weights")
 PAGE = (ROOT / "docs/report.md").read_text(encoding="utf-8")

@@ -65,7 +65,9 @@ def test_shap_values_add_up_to_what_the_image_adds_to_the_logit(images):
     model = linear_net()
     network = Network(model, background=images[20:, :8, :8])
     shown, class_ids = images[:3, :8, :8], np.array([0, 2, 1])
+    state = np.random.get_state()[1].copy()
     maps = METHODS["shap"].maps(network, shown, class_ids)
+    np.testing.assert_array_equal(state, np.random.get_state()[1])
     exact = (shown - images[20:, :8, :8].mean(axis=0)) * model.get_layer("logits").kernel.numpy().T[class_ids].reshape(
         3, 8, 8, 3
     )
