@@ -14,11 +14,13 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from training.datasets import DataError, load_training
 from training.model import WeightsError
 from training.runs import add_run_arguments, check_same_run, run_from_arguments
 from training.settings import Settings, SettingsError, Stage
+from training.style import MUTED, OTHER, SERVED, drawing, save
 from training.train import train
 
 PROGRESSIVE, THROUGHOUT = "growing resolution", "served resolution throughout"
@@ -36,7 +38,7 @@ def plans(settings: Settings) -> dict[str, Settings]:
 
 
 def run(settings: Settings, directory: Path) -> dict[str, dict[str, float | None]]:
-    """Trains both and writes time_to_accuracy.json.
+    """Trains both, writes time_to_accuracy.json and draws time_to_accuracy.png and .svg.
 
     Returns:
         By plan: seconds to the target (None where it was not reached), all seconds, best validation accuracy, and
@@ -50,13 +52,14 @@ def run(settings: Settings, directory: Path) -> dict[str, dict[str, float | None
     directory.mkdir(parents=True, exist_ok=True)
     check_same_run(settings, directory)
     images = len(load_training(settings.source, settings.train_limit).train)
-    results = {}
+    results, histories = {}, {}
     for name, one in plans(settings).items():
         print(f"{name}: {', '.join(f'{stage.epochs} x {stage.image_size} px' for stage in one.stages)}", flush=True)
         run_dir = directory / name.replace(" ", "_")
         train(one, run_dir)
         history = [json.loads(line) for line in (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-        best = max(epoch["val_accuracy"] for epoch in history if epoch["last_stage"])
+        histories[name] = history
+        best = max(_accuracy(epoch) for epoch in history if epoch["last_stage"])
         seconds = sum(epoch["seconds"] for epoch in history)
         speeds = {}
         for epoch in history:
@@ -69,7 +72,39 @@ def run(settings: Settings, directory: Path) -> dict[str, dict[str, float | None
             "images_per_s": {size: max(found) for size, found in speeds.items()},
         }
     (directory / "time_to_accuracy.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    _plot(histories, settings, directory)
     return results
+
+
+def _accuracy(epoch: dict[str, Any]) -> float:
+    """On validation: of the weights or of their average, whichever is better, as training chooses."""
+    return max(epoch["val_accuracy"], epoch.get("ema_val_accuracy", 0.0))
+
+
+@drawing()
+def _plot(histories: dict[str, list[dict[str, Any]]], settings: Settings, directory: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.5, 4))
+    axes.axhline(100 * settings.stop_at_accuracy, color=MUTED, linestyle="--", linewidth=1)
+    for (name, history), colour in zip(histories.items(), (SERVED, OTHER), strict=True):
+        minutes = [sum(epoch["seconds"] for epoch in history[: number + 1]) / 60 for number in range(len(history))]
+        accuracies = [100 * _accuracy(epoch) for epoch in history]
+        axes.plot(minutes, accuracies, "-", color=colour, label=name)
+        for epoch, x, y in zip(history, minutes, accuracies, strict=True):
+            served = epoch["image_size"] == settings.image_size
+            axes.plot(x, y, "o", color=colour, markerfacecolor=colour if served else "white")
+            axes.annotate(
+                f"{epoch['image_size']}", (x, y), (0, -13), textcoords="offset points", ha="center", fontsize=7
+            )
+    axes.set_xlim(left=0)
+    axes.set_xlabel("minutes of training and validation")
+    axes.set_ylabel("validation accuracy, %")
+    axes.set_title(
+        f"Time to {settings.stop_at_accuracy:.0%}: an epoch a dot, with its pixels; full where they are served"
+    )
+    axes.legend(loc="lower right")
+    save(figure, directory / "time_to_accuracy")
 
 
 def report(results: dict[str, dict], target: float) -> str:
@@ -88,6 +123,7 @@ def report(results: dict[str, dict], target: float) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.benchmark", description=__doc__.splitlines()[0])
     add_run_arguments(parser)
+    parser.set_defaults(preset="fast")
     parser.add_argument("--target", type=float, default=0.94, help="validation accuracy, 0..1 (0.94)")
     arguments = parser.parse_args(argv)
     try:

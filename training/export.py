@@ -37,7 +37,7 @@ from training.versions import MODEL_FILE
 
 _PREPROCESSING = {
     "fashion_mnist": "{size}x{size} grey, light object on black",
-    "colour": "{size}x{size} RGB, the whole picture fitted into a white square",
+    "colour": "{size}x{size} RGB, resized without keeping the aspect",
 }
 LIBRARIES = ("tensorflow", "keras", "numpy", "tensorflow-serving-api")
 

@@ -3,7 +3,7 @@
 Fashion-MNIST was made from shop pictures: trimmed, longest edge to 28 pixels, centred, negated, grey
 (Xiao et al., 2017, https://arxiv.org/abs/1708.07747, figure 1). The same is done here to any picture. An image that is
 28x28 grey already goes only through the polarity, so that the official test set is left as it is. A model of colour
-images was trained on whole pictures that were fitted into a square, and so is what it is sent.
+images was trained on pictures that were resized as they are, and so is what it is sent.
 
 Everything is TensorFlow ops on one image, mapped over the batch: it becomes part of the SavedModel.
 """
@@ -56,30 +56,20 @@ class View:
         if self.preprocessing == "fashion_mnist":
             grey, box = to_view(picture, self.size)
             return grey[..., None], box
-        return fitted(picture, self.size)
+        return resized(picture, self.size), tf.constant(_WHOLE)
 
     def of_pixels(self, pixels: tf.Tensor) -> tf.Tensor:
         """The view, float32 (S, S, C), of an image that has its size already: float32 (S, S, C), 0..255."""
         return polarised(pixels[..., 0])[..., None] if self.preprocessing == "fashion_mnist" else pixels
 
 
-def fitted(picture: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """A picture (H, W, 3), 0..255, with its longest edge at `size`, centred on a white square of it.
+def resized(picture: tf.Tensor, size: int) -> tf.Tensor:
+    """A picture (H, W, 3), 0..255, at (size, size), its aspect not kept: float32, whole numbers 0..255.
 
     Filtered with a triangle as wide as an output pixel, as Pillow's BILINEAR: equal to it but for rounding.
-
-    Returns:
-        view: float32 (size, size, 3), whole numbers 0..255.
-        box: float32 (4,), ymin, xmin, ymax, xmax: the square, as fractions of the picture's height and width.
     """
-    shape = tf.shape(picture, out_type=tf.int64)[:2]
-    longest = tf.reduce_max(shape)
-    inner = tf.cast(tf.maximum((2 * shape * size + longest) // (2 * longest), 1), tf.int32)  # rounded
-    values = tf.clip_by_value(tf.round(tf.image.resize(picture, inner, antialias=True)), 0.0, 255.0)
-    before = (size - inner) // 2
-    view = 255.0 - tf.image.pad_to_bounding_box(255.0 - values, before[0], before[1], size, size)
-    box = tf.concat([-before, size - before], axis=0) / tf.tile(inner, [2])
-    return tf.ensure_shape(view, (size, size, 3)), tf.ensure_shape(tf.cast(box, tf.float32), (4,))
+    values = tf.image.resize(picture, (size, size), antialias=True)
+    return tf.clip_by_value(tf.round(values), 0.0, 255.0)
 
 
 def to_view(image: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -71,7 +71,9 @@ _OPTIONS: dict[str, tuple[type, str]] = {
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", default="best", help=f"{', '.join(preset_names())}, or a TOML file (default: best)")
+    parser.add_argument(
+        "--preset", default="best", help=f"{', '.join(preset_names())}, or a TOML file (default: %(default)s)"
+    )
     for name, (kind, text) in _OPTIONS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text or None)
     parser.add_argument(

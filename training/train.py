@@ -82,6 +82,7 @@ def train(settings: Settings, run_dir: Path) -> Path:
                 for variable, value in zip(trainer.optimizer.variables, optimizer_state, strict=True):
                     variable.assign(value)
             current = epoch
+        started = time.perf_counter()
         metrics = _run_epoch(trainer, data, epoch, settings, len(epochs), run_dir)
         if not math.isfinite(metrics["loss"]):
             raise SettingsError(
@@ -96,6 +97,7 @@ def train(settings: Settings, run_dir: Path) -> Path:
         if epoch.last_stage and settings.ema_momentum:
             candidates.append(_averaged(model, trainer, data, settings))
             metrics["ema_val_accuracy"] = candidates[-1][0]
+        metrics["seconds"] = round(time.perf_counter() - started, 1)
         for accuracy, candidate in candidates:
             if epoch.last_stage and accuracy > progress.best_accuracy:
                 progress = dataclasses.replace(progress, best_accuracy=accuracy, best_epoch=progress.epoch)
@@ -129,7 +131,6 @@ def _run_epoch(
         logs = keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False)
         numbered = {"initial_epoch": epoch.number, "epochs": epoch.number + 1, "callbacks": [logs]}
     print(f"epoch {epoch.number + 1}/{total}: {epoch.phase} at {epoch.image_size} px", flush=True)
-    started = time.perf_counter()
     history = trainer.fit(
         x, y,
         batch_size=batch_size, shuffle=False,
@@ -137,9 +138,7 @@ def _run_epoch(
         validation_batch_size=batch_size,
         verbose=1 if sys.stdout.isatty() else 2, **numbered,
     ).history  # fmt: skip
-    return {name: float(values[-1]) for name, values in history.items()} | {
-        "seconds": round(time.perf_counter() - started, 1)
-    }
+    return {name: float(values[-1]) for name, values in history.items()}
 
 
 def _averaged(

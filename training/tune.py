@@ -25,14 +25,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
 from training import checkpoint
 from training.ablation import ablation_table, ablations
 from training.datasets import DataError
 from training.model import WeightsError
 from training.runs import add_run_arguments, check_same_run, run_from_arguments
 from training.settings import Settings, SettingsError, settings_from
+from training.style import SERVED, drawing, save
 from training.train import train
 
 SETTING_NAMES = {field.name for field in dataclasses.fields(Settings)}
@@ -179,18 +178,16 @@ def write_results(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
     finished = [row for row in rows if row["val_accuracy"] is not None]
     if not finished:
         return
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    with drawing():
+        from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.32 * len(finished)), layout="constrained")
-    axes.plot([100 * row["val_accuracy"] for row in finished], range(len(finished)), "o", color="#0072b2")
-    axes.set_yticks(range(len(finished)), [row["trial"] for row in finished])
-    axes.invert_yaxis()
-    axes.grid(axis="x", alpha=0.4)
-    axes.set_xlabel("validation accuracy, %")
-    axes.set_title(f"{len(finished)} trials, best first")
-    figure.savefig(directory / "results.png", dpi=150)
-    plt.close(figure)
+        figure, axes = plt.subplots(figsize=(8, 1.2 + 0.32 * len(finished)))
+        axes.plot([100 * row["val_accuracy"] for row in finished], range(len(finished)), "o", color=SERVED)
+        axes.set_yticks(range(len(finished)), [row["trial"] for row in finished])
+        axes.invert_yaxis()
+        axes.set_xlabel("validation accuracy, %")
+        axes.set_title(f"{len(finished)} trials, best first")
+        save(figure, directory / "results", formats=("png",))
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 # fashion_mnist: any picture becomes a grey, light object on black, trimmed and centred, as that dataset was made.
-# colour: the whole picture is fitted into a white square.
+# colour: the picture is resized as it is.
 Preprocessing = Literal["fashion_mnist", "colour"]
 
 

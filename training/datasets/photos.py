@@ -35,10 +35,10 @@ class PhotoError(DataError):
 
 
 def read_photo(content: bytes, image_size: int) -> np.ndarray:
-    """Decodes one picture and centres it on a white square, its longest edge at image_size.
+    """Decodes one picture and brings it to image_size x image_size, not keeping its aspect.
 
     The served graph does the same: decode (of an animation the first frame), turn upright by EXIF, lay over white,
-    resize with an antialiasing triangle filter, round, pad.
+    resize with an antialiasing triangle filter, round.
 
     Args:
         content: a PNG, JPEG, GIF, BMP or WebP file.
@@ -58,7 +58,7 @@ def read_photo(content: bytes, image_size: int) -> np.ndarray:
             if width * height > MAX_PIXELS:
                 raise PhotoError(f"{width}x{height} pixels; expected at most {MAX_PIXELS // 10**6} megapixels")
             upright = _upright(_in_colour(image), _orientation(image))
-        return np.asarray(_fitted(upright, image_size))
+        return np.asarray(upright.resize((image_size, image_size), Image.Resampling.BILINEAR))
     except PhotoError:
         raise
     except UnidentifiedImageError:
@@ -67,14 +67,6 @@ def read_photo(content: bytes, image_size: int) -> np.ndarray:
         raise PhotoError(f"more than {MAX_PIXELS // 10**6} megapixels") from None
     except _DAMAGED as error:
         raise PhotoError(f"damaged or truncated ({error})") from error
-
-
-def _fitted(image: Image.Image, size: int) -> Image.Image:
-    longest = max(image.size)
-    width, height = (max((2 * edge * size + longest) // (2 * longest), 1) for edge in image.size)
-    canvas = Image.new("RGB", (size, size), "white")
-    canvas.paste(image.resize((width, height), Image.Resampling.BILINEAR), ((size - width) // 2, (size - height) // 2))
-    return canvas
 
 
 def _in_colour(image: Image.Image) -> Image.Image:

@@ -14,7 +14,6 @@ from training.datasets import folder as folder_module
 COUNTS = {"cat": 20, "dog": 10, "owl": 4}
 COLOURS = {name: (40 + 60 * number, 0, 200 - 60 * number) for number, name in enumerate(COUNTS)}
 SIZE = 8
-MIDDLE = (3, 3)  # the one pixel that a picture fills however long and thin it is
 
 
 def picture(path: Path, colour: tuple[int, int, int], number: int) -> None:
@@ -42,7 +41,7 @@ def source(root: Path, **settings) -> Source:
 def shown(split) -> list[tuple[str, int]]:
     """The class by the picture's colour, and the number of each picture."""
     by_red = {red: name for name, (red, _, _) in COLOURS.items()}
-    return [(by_red[int(image[MIDDLE][0])], int(image[MIDDLE][2])) for image in split.images]
+    return [(by_red[int(image[0, 0, 0])], int(image[0, 0, 2])) for image in split.images]
 
 
 def refused(root: Path, message: str, load=load_training, **settings) -> None:

@@ -35,7 +35,7 @@ def write_version(directory: Path, source: Source, seed: int) -> None:
         "git_commit": None,
         "classes": list(CLASSES),
         "input_size": SIZE,
-        "preprocessing": f"colour: {SIZE}x{SIZE} RGB, the whole picture fitted into a white square",
+        "preprocessing": f"colour: {SIZE}x{SIZE} RGB, resized without keeping the aspect",
         "view": {"size": SIZE, "channels": 3, "scaling": entry.scaling},
         "backbone": "mini_cnn",
         "cam_layers": [entry.cam_layer],
