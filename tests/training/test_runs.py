@@ -31,7 +31,7 @@ def test_options_and_assignments_are_settings():
 @pytest.mark.parametrize(
     ("options", "stages"),
     [
-        (["--image-size", "64"], (Stage(64, 5),)),  # as many epochs as the preset's stages have
+        (["--image-size", "64"], (Stage(64, 7),)),  # as many epochs as the preset's stages have
         (["--epochs", "2"], (Stage(96, 2),)),
         (["--image-size", "64", "--epochs", "3"], (Stage(64, 3),)),
     ],
