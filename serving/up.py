@@ -41,7 +41,6 @@ def environment(environ: Mapping[str, str], env_file: Path) -> dict[str, str]:
     env["VITRINE_ENV_FILE"] = str(env_file.resolve())
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
     env["PYTHONUNBUFFERED"] = "1"
-    env.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings say nothing to a user
     return env
 
 
