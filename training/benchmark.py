@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -88,7 +89,7 @@ def _plot(histories: dict[str, list[dict[str, Any]]], settings: Settings, direct
     figure, axes = plt.subplots(figsize=(7.5, 4))
     axes.axhline(100 * settings.stop_at_accuracy, color=MUTED, linestyle="--", linewidth=1)
     for (name, history), colour in zip(histories.items(), (SERVED, OTHER), strict=True):
-        minutes = [sum(epoch["seconds"] for epoch in history[: number + 1]) / 60 for number in range(len(history))]
+        minutes = list(itertools.accumulate(epoch["seconds"] / 60 for epoch in history))
         accuracies = [100 * _accuracy(epoch) for epoch in history]
         axes.plot(minutes, accuracies, "-", color=colour, label=name)
         for epoch, x, y in zip(history, minutes, accuracies, strict=True):
@@ -98,10 +99,11 @@ def _plot(histories: dict[str, list[dict[str, Any]]], settings: Settings, direct
                 f"{epoch['image_size']}", (x, y), (0, -13), textcoords="offset points", ha="center", fontsize=7
             )
     axes.set_xlim(left=0)
+    axes.margins(y=0.1)
     axes.set_xlabel("minutes of training and validation")
     axes.set_ylabel("validation accuracy, %")
     axes.set_title(
-        f"Time to {settings.stop_at_accuracy:.0%}: an epoch a dot, with its pixels; full where they are served"
+        f"Time to {100 * settings.stop_at_accuracy:g} %: an epoch a dot, with its pixels; full where they are served"
     )
     axes.legend(loc="lower right")
     save(figure, directory / "time_to_accuracy")

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training.datasets import Source
+from training.datasets import DataError, Source, Split, load_test
 
 FILE = Path("assets.extra") / "manifest.json"
 
@@ -56,3 +56,21 @@ def trained_on(version_dir: Path, dataset: str | None = None, data_dir: str | No
         known["class_names"] = tuple(known["class_names"])
     given = {name: value for name, value in (("dataset", dataset), ("data_dir", data_dir)) if value is not None}
     return Source(**(known | given))
+
+
+def load_test_of(version_dir: Path, source: Source) -> Split:
+    """Loads the test images of a version's data.
+
+    Raises:
+        DataError: they cannot be had, or have another shape than those that the version was trained on.
+    """
+    described = read(version_dir)
+    test = load_test(source)
+    size, channels = described["view"]["size"], described["view"]["channels"]
+    height, width, found = test.images.shape[1:]
+    if (height, width, found) != (size, size, channels):
+        raise DataError(
+            f"the images of {source.dataset} have the shape {height}x{width}x{found} (height, width, channels); "
+            f"expected {size}x{size}x{channels}, as those that {version_dir} was trained on"
+        )
+    return test

@@ -1,4 +1,4 @@
-"""How every picture of a report looks and is kept: PNG and SVG, and an SVG for the page that follows its theme."""
+"""How every picture looks and is kept: PNG and SVG, and an SVG for the page that follows its theme."""
 
 from __future__ import annotations
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
+from PIL import Image
 
 from training.benchmark import PROGRESSIVE, THROUGHOUT, main, plans, report, run
 from training.settings import Settings, SettingsError, Stage
@@ -36,6 +38,17 @@ def test_a_run_ends_at_the_target_and_its_time_is_reported(tmp_path):
         assert results[name]["seconds_to_target"] > 0
     assert set(results[PROGRESSIVE]["images_per_s"]) == {"14 px", "28 px"}
     assert "of the time" in report(results, 0.001)
+    with Image.open(tmp_path / "time_to_accuracy.png") as picture:
+        assert picture.width > 1000
+
+
+def test_the_average_of_the_weights_reaches_the_target_too(tmp_path):
+    results = run(dataclasses.replace(SETTINGS, ema_momentum=0.999, stop_at_accuracy=1.0), tmp_path)
+    for name, row in results.items():
+        lines = (tmp_path / name.replace(" ", "_") / "history.jsonl").read_text().splitlines()
+        epochs = [epoch for epoch in map(json.loads, lines) if epoch["last_stage"]]
+        assert all("ema_val_accuracy" in epoch for epoch in epochs)
+        assert row["val_accuracy"] == max(max(e["val_accuracy"], e["ema_val_accuracy"]) for e in epochs)
 
 
 def test_a_target_that_is_not_reached_is_no_time(tmp_path):

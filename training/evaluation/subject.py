@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from training import manifest
-from training.datasets import DataError, Source, Split, TrainingData, load_test, load_training, png
+from training.datasets import DataError, Source, Split, TrainingData, load_training, png
 from training.datasets.splitting import some_of_every
 from training.evaluation import projection
 from training.evaluation.cache import Cache, digest_of
@@ -77,7 +77,7 @@ class Subject:
         cache_dir: where what was found is kept.
 
     Raises:
-        DataError: the data are not there, or of other classes than the version's.
+        DataError: the data are not there, or of other classes or another shape than the version's.
         FileNotFoundError: no manifest.
     """
 
@@ -89,7 +89,7 @@ class Subject:
         self.classes: list[str] = self.described["classes"]
         self.training: TrainingData = load_training(source)
         check_classes(self.classes, list(self.training.classes), version_dir, f"the dataset {source.dataset}")
-        self.whole_test = load_test(source)
+        self.whole_test = manifest.load_test_of(version_dir, source)
         self.positions = _some(self.whole_test.labels, effort.test_images)  # of `test` in `whole_test`
         self.test = _at(self.whole_test, self.positions)
         self.served = Served(version_dir)

@@ -14,7 +14,7 @@ import numpy as np
 from training import manifest
 from training.augment import to_model_input
 from training.backbones import backbone
-from training.datasets import Source, Split, load_test
+from training.datasets import Source, Split
 from training.datasets.splitting import some_of_every
 from training.explanation.errors import ExplanationError, nearest
 from training.explanation.network import BATCH, Network
@@ -98,9 +98,9 @@ class Version:
         """The test split of its data.
 
         Raises:
-            DataError: it is not here.
+            DataError: it is not here, or its images have another shape.
         """
-        return load_test(self.source)
+        return manifest.load_test_of(self.directory, self.source)
 
 
 def open_version(models: Path, name: str, version: int | None) -> Version:

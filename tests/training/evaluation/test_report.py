@@ -216,6 +216,12 @@ def test_data_of_other_classes_are_refused(base, photos, tmp_path):
         )
 
 
+def test_data_of_another_shape_are_refused(base, photos, tmp_path):
+    version = base / "models" / "photos" / "1"
+    with pytest.raises(DataError, match=r"have the shape 16x16x3 .*expected 32x32x3, as those that .*/1 was trained"):
+        evaluate_version(version, type(photos)(photos.dataset, image_size=16), QUICK, tmp_path / "report")
+
+
 def test_an_export_gets_its_figures_before_it_is_published(base, photos, tmp_path):
     export = tmp_path / "export"
     shutil.copytree(base / "models" / "photos" / "1", export)
