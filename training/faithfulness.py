@@ -136,7 +136,7 @@ def measured(version: Version, chosen: Sequence[Candidate], images: int, directo
 
 
 def all_candidates(version: Version) -> list[Candidate]:
-    """Every installed method at the CAM layer, LayerCAM at the finer ones too, and the references."""
+    """Every installed method, the CAMs at every served layer (Score-CAM at the CAM layer alone), and the references."""
     return candidates([METHODS[name] for name in installed(list(METHODS))[0]], version.layers[:1], version.layers[1:])
 
 
@@ -223,7 +223,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--layer",
         action="append",
-        help="of the CAMs, or all; may be repeated (default: the CAM layer; LayerCAM finer, too)",
+        help="of the CAMs, or all; may be repeated (default: all, Score-CAM at the CAM layer alone)",
     )
     parser.add_argument("--output", type=Path, help="a folder (default: reports/<name>/<version>)")
     arguments = parser.parse_args(argv)

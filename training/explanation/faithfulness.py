@@ -75,9 +75,13 @@ class Candidate:
 
 
 def candidates(methods: Sequence[Method], layers: Sequence[str], finer: Sequence[str] = ()) -> list[Candidate]:
-    """The methods, those that need a layer at each of `layers`, LayerCAM at each of `finer` too, and the references."""
+    """The methods, those that need a layer at each of `layers` and of `finer`, and the references.
+
+    At `finer` without Score-CAM: there it takes as long as all the others, and `layers` can name them.
+    """
     pairs = [(one, layer) for one in methods for layer in (layers if one.layer else [None])]
-    pairs += [(one, layer) for one in methods if one.name == "layer_cam" for layer in finer if layer not in layers]
+    added = [layer for layer in finer if layer not in layers]
+    pairs += [(one, layer) for layer in added for one in methods if one.layer and one.name != "score_cam"]
     found = [
         Candidate(one.name, one.title, layer, functools.partial(_of_method, _quick(one)), background=one.background)
         for one, layer in pairs

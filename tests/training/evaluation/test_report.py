@@ -177,7 +177,9 @@ def test_in_full_explanations_are_put_to_the_test(base, photos, tmp_path, monkey
     assert main([*arguments, "--dataset", photos.dataset]) == 0
     directory = tmp_path / "photos" / "1"
     found = json.loads((directory / "report.json").read_text(encoding="utf-8"))
-    assert {"grad_cam@relu_3", "layer_cam@relu_1", "shap", "random"} < set(found["faithfulness"]["methods"])
+    assert {"score_cam@relu_3", "grad_cam@relu_1", "layer_cam@relu_1", "shap", "random"} < set(
+        found["faithfulness"]["methods"]
+    )
     assert found["left_out"] == []
     page = (directory / "index.html").read_text(encoding="utf-8")
     assert "Are the pictures true?" in page

@@ -125,8 +125,10 @@ def test_interval():
 def test_candidates():
     keys = [one.key for one in candidates(list(METHODS.values()), ["last"], ["last", "fine"])]
     assert keys == [
-        *(f"{name}@last" if METHODS[name].layer else name for name in METHODS), "layer_cam@fine", "random", "sobel",
-    ]  # fmt: skip
+        *(f"{name}@last" if METHODS[name].layer else name for name in METHODS),
+        *(f"{name}@fine" for name in METHODS if METHODS[name].layer and name != "score_cam"),
+        *("random", "sobel"),
+    ]
 
 
 def test_the_best_of_each_layer():
