@@ -12,6 +12,7 @@ from training import manifest
 from training.augment import RandomErasing, ShiftAndFlip, ToModelInput
 from training.averaging import AveragingAdamW
 from training.backbones import backbone
+from training.batch_norm import with_fused_batch_norms
 from training.datasets import Split, TrainingData
 from training.mixing import Mix
 from training.model import build_classifier, logits_model, set_trainable, version_directory
@@ -74,7 +75,7 @@ def build(
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(settings.precision)
     try:
-        model = classifier(settings, data, epoch.image_size)
+        model = with_fused_batch_norms(classifier(settings, data, epoch.image_size))
         model.set_weights(weights)
         set_trainable(model, head_only=epoch.phase == "head", frozen_layers=settings.frozen_layers)
         trainer = _trainer(model, settings, data, epoch)
