@@ -17,6 +17,8 @@ import pytest
 from training import checkpoint
 from training import train as module
 from training import trainer as trainer_module
+from training.batch_norm import FusedBatchNormalization
+from training.datasets import load_training
 from training.settings import Settings, SettingsError, Stage
 from training.train import main, train
 from training.trainer import plan
@@ -89,8 +91,20 @@ def test_a_run_leaves_its_history_and_its_best_epoch(whole_run):
     progress, best, _ = checkpoint.load(whole_run / "best.npz")
     assert progress.best_accuracy == max(line["val_accuracy"] for line in lines[2:])
     assert lines[progress.best_epoch - 1]["val_accuracy"] == progress.best_accuracy
-    for kept, saved in zip(best, keras.models.load_model(whole_run / "model.keras").get_weights(), strict=True):
+    model = keras.models.load_model(whole_run / "model.keras")
+    for kept, saved in zip(best, model.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, saved)
+
+
+def test_batch_norms_are_fused_while_training_and_keras_own_in_what_is_saved(whole_run):
+    data = load_training(SETTINGS.source, SETTINGS.train_limit)
+    saved = keras.models.load_model(whole_run / "model.keras")
+    model, trainer = trainer_module.build(SETTINGS, data, plan(SETTINGS)[1], saved.get_weights())
+    kinds = []
+    for net in (model, trainer, saved):
+        layers = net.layers + [inner for layer in net.layers for inner in getattr(layer, "layers", [])]
+        kinds.append([type(layer) for layer in layers if isinstance(layer, keras.layers.BatchNormalization)])
+    assert kinds == [[FusedBatchNormalization], [FusedBatchNormalization], [keras.layers.BatchNormalization]]
 
 
 def test_the_head_alone_learns_in_the_first_phase(tmp_path, monkeypatch):
