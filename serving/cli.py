@@ -204,7 +204,10 @@ def _add_releasing(commands: Any, address: argparse.ArgumentParser, readable: ar
     promotes.add_argument("--label", choices=("stable", "canary"), default="stable", help="to give it (stable)")
     promotes.add_argument("--keep", type=_positive, metavar="K", help="then delete all but the K newest; see prune")
 
-    _command(commands, "rollback", _releasing("rollback"), "give stable back to the version before", moving)
+    back = _command(commands, "rollback", _releasing("rollback"), "give stable back to the version before", moving)
+    back.add_argument(
+        "--label", choices=("stable", "canary"), default="stable", help="canary: end it; its label goes to stable"
+    )
 
     verifies = _command(
         commands, "verify", _releasing("verify"), "hold a version's files against its manifest", readable, files

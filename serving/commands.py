@@ -137,13 +137,13 @@ def _caption(cam: Floats, names: Sequence[str], target: int, rival: int | None) 
 
 
 def status(client: BaseClient, options: argparse.Namespace) -> int:
-    """The model's versions; fails when none of them answers requests."""
+    """The model's versions; fails when none of them answers requests, or a label's does not."""
     versions = client.status()
-    labels = _labels(options)
+    labels, idle = _labels(options)
     latest = max((version.version for version in versions if version.available), default=None)
     if options.json:
         entries = [{**vars(version), "labels": labels.get(version.version, [])} for version in versions]
-        print_json({"model": client.model, "versions": entries})
+        print_json({"model": client.model, "versions": entries, "labels_not_loaded": idle})
     else:
         rows = []
         for v in versions:
@@ -157,19 +157,25 @@ def status(client: BaseClient, options: argparse.Namespace) -> int:
         print_table(["version", "state", "labels", "in service", "message"], rows, right={0})
         if latest is not None and labels and "stable" not in labels.get(latest, []):
             print(f"requests without a label go to version {latest}, the highest that is loaded")
-    return OK if latest is not None else FAILED
+        for label in idle:
+            print(f"requests with the label {label} fail: its version is not loaded; promote another, or roll back")
+    return OK if latest is not None and not idle else FAILED
 
 
-def _labels(options: argparse.Namespace) -> dict[int, list[str]]:
-    """The labels in force by version: the server is asked for each, as its status does not tell."""
+def _labels(options: argparse.Namespace) -> tuple[dict[int, list[str]], list[str]]:
+    """The labels in force by version, and those whose version is not loaded: the server is asked for each, as its
+    status does not tell."""
     found: dict[int, list[str]] = {}
+    idle = []
     for label in ("stable", "canary"):
         with options.connect(label=label) as client:
             try:
                 found.setdefault(client.metadata().version, []).append(label)
-            except (InvalidArgument, NotFound):
-                continue  # nobody has it, or the version that has it is not loaded
-    return found
+            except InvalidArgument:
+                continue  # nobody has it
+            except NotFound:
+                idle.append(label)
+    return found, idle
 
 
 def _on_disk(model: str, options: argparse.Namespace) -> list[int]:

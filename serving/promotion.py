@@ -2,7 +2,8 @@
 
 The model config changes in three steps, each only when the model server has followed the one before: the version is
 loaded beside those in service; the label moves to it once it has answered through the gateway; what no label holds
-leaves memory. Whatever goes wrong before the label has moved, the former config comes back.
+leaves memory. Whatever goes wrong before the label has moved, the former config comes back; a run that was killed is
+tidied up by the next one. A label that clients ask by never goes away: a canary that is over stands for `stable`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,19 @@ import numpy as np
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving import models_config, promotion_log, version_files
-from serving.client import InvalidArgument, NotFound, VersionStatus
+from serving.client import (
+    BadResponse,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    ServingError,
+    Unimplemented,
+    VersionStatus,
+)
 from serving.client.base import BaseClient
 from serving.client.errors import clip
-from serving.release_errors import NoManifest, PromotionError
-from serving.site import Site
+from serving.release_errors import NoManifest, NoVersion, PromotionError
+from serving.site import MODELS, Site
 
 STABLE, CANARY = "stable", "canary"
 LOOK_EVERY_S = 0.2
@@ -28,6 +37,8 @@ LOOK_EVERY_S = 0.2
 AGREEING = 4
 # So long may a server show the end of an earlier attempt before it has read the new config.
 STALE_S = 10.0
+# So long after a version has left the config every server has read it: ours looks once a second.
+FORGOTTEN_S = 5.0
 
 Say = Callable[[str], None]
 Connect = Callable[..., BaseClient]
@@ -70,43 +81,45 @@ def promote(site: Site, move: Move, connect: Connect, say: Say) -> None:
     config = models_config.read(site.truth)
     entry = models_config.find(config, move.model)
     labels = dict(entry.version_labels) if entry else {}
-    if move.label == CANARY and labels.get(STABLE) == move.version:
+    if move.label == CANARY and labels.get(STABLE) == move.version and not _goes_back(move):
         raise PromotionError(f"version {move.version} is stable; a canary is another version, beside the stable one")
     with connect() as client:
         before = _status(client)
         loaded = {one.version for one in before if one.available}
         if labels.get(move.label) == move.version and _answering(connect, move.label) == move.version:
             say(f"version {move.version} of {move.model} is {move.label} already")
+            if _latest_in_log(site, move) != move.version:
+                _log(site, move, None)
+            _release(site, move, config, loaded, client, say)
             return
         former = {path: path.read_text(encoding="utf-8") for path in (site.truth, site.local) if path.exists()}
         try:
-            _load(site, move, config, loaded, client, before)
+            _load(site, move, config, loaded, client, before, say)
             say(f"version {move.version} is loaded")
             _try_out(client, move, classes)
             say(f"version {move.version} answers through the gateway")
             entry = models_config.find(config, move.model)
             entry.version_labels[move.label] = move.version
-            if move.label == STABLE and entry.version_labels.get(CANARY) in _passed(labels, move):
-                del entry.version_labels[CANARY]
+            if move.label == STABLE and CANARY in labels and labels[CANARY] in {move.version, labels.get(STABLE)}:
+                entry.version_labels[CANARY] = move.version
+                say(f"version {move.version} gets the label {CANARY} too: no other version has it any more")
             site.save(config)
             _wait_for_label(connect, move)
+            source = labels.get(move.label) or (max(loaded, default=None) if move.label == STABLE else None)
+            source = None if source == move.version else source
+            _log(site, move, source)
         except BaseException:
             for path, text in former.items():
                 models_config.replace(path, text)
             say("the former config is back")
             raise
-        source = labels.get(move.label) or (max(loaded, default=None) if move.label == STABLE else None)
-        source = None if source == move.version else source
-        promotion_log.append(
-            site.log,
-            promotion_log.Entry(promotion_log.now(), move.model, move.label, source, move.version, move.command),
-        )
         say(f"version {move.version} of {move.model} is {move.label}" + (f", it was {source}" if source else ""))
         _release(site, move, config, loaded, client, say)
 
 
-def previous(site: Site, model: str) -> int:
-    """The version a rollback of `stable` leads to: the one before by the log, else the next lower one on disk.
+def previous(site: Site, model: str, label: str = STABLE) -> int:
+    """The version a rollback leads to: for `stable` the one before by the log, else the next lower one on disk; for
+    `canary` the stable one.
 
     Raises:
         PromotionError: nothing is stable, or there is nothing to go back to.
@@ -117,8 +130,14 @@ def previous(site: Site, model: str) -> int:
         raise PromotionError(
             f"no version of {model} is stable yet, so there is nothing to roll back; promote one first"
         )
+    if label == CANARY:
+        if entry.version_labels.get(CANARY, stable) == stable:
+            raise PromotionError(f"{model} has no canary beside version {stable}, which is stable; nothing was changed")
+        return stable
     on_disk = version_files.numbers(site.folder(model))
     had = promotion_log.history(promotion_log.read(site.log), model, STABLE)
+    if stable in had:  # an entry above it is of a move that was taken back or cut short
+        had = had[had.index(stable) + 1 :]
     lower = [version for version in on_disk[::-1] if version < stable]
     found = next((version for version in [*had, *lower] if version != stable and version in on_disk), None)
     if found is None:
@@ -138,14 +157,15 @@ def prune(site: Site, model: str, keep: int, connect: Connect) -> list[int]:
         What was deleted.
 
     Raises:
+        NoVersion: the model has none on disk.
         ServingError: the server cannot be asked what is loaded; nothing was deleted.
     """
+    folder = site.folder(model)
+    if not version_files.numbers(folder):
+        raise NoVersion(f"no version of {model} in {folder}")
     with connect() as client:
-        spared = {one.version for one in _status(client) if one.state != "END"}
-    entry = models_config.find(models_config.read(site.truth), model)
-    if entry is not None:
-        spared |= {*entry.version_labels.values(), *entry.model_version_policy.specific.versions}
-    return version_files.remove_old(site.folder(model), keep, spared)
+        spared = {one.version for _ in range(AGREEING) for one in _status(client) if one.state != "END"}
+    return version_files.remove_old(folder, keep, spared | site.configured(folder))
 
 
 def _vouched_for(site: Site, move: Move) -> list[str] | None:
@@ -188,12 +208,21 @@ def _load(
     loaded: set[int],
     client: BaseClient,
     before: list[VersionStatus],
+    say: Say,
 ) -> None:
     """Have the version loaded beside those in service."""
     entry = models_config.find(config, move.model)
     if entry is None:
         entry = models_config.add(config, move.model, models_config.CONTAINER_MODELS / move.model)
-    models_config.serve(entry, {*loaded, *entry.version_labels.values(), move.version})
+        if not (models_config.folder_here(entry, site.models or MODELS) / str(move.version)).is_dir():
+            say(f"note: {site.folder(move.model)} is not where the containers look; they cannot serve {move.model}")
+    beside = {*loaded, *entry.version_labels.values()} - {move.version}
+    if beside and any(one.version == move.version and one.error_message for one in before):
+        say(f"version {move.version} did not load when it was tried before; the server is asked to forget that first")
+        models_config.serve(entry, beside)
+        site.save(config)
+        time.sleep(FORGOTTEN_S)
+    models_config.serve(entry, {*beside, move.version})
     site.save(config)
     began = time.monotonic()
     ended = [one.error_message for one in before if one.version == move.version and one.state == "END"]
@@ -213,15 +242,17 @@ def _load(
 
 def _try_out(client: BaseClient, move: Move, classes: list[str] | None) -> None:
     """One prediction by the version itself, on a picture made here."""
-    prediction = client.predict(_picture(), version=move.version)[0]
-    probabilities = prediction.probabilities
+    try:
+        probabilities = client.predict(_picture(), version=move.version)[0].probabilities
+        names = None if classes is None else list(client.classes(move.version))
+    except (InvalidArgument, NotFound, Unimplemented, InternalError, BadResponse) as error:
+        raise PromotionError(f"version {move.version} of {move.model} failed its trial: {clip(str(error))}") from error
     if not (np.isfinite(probabilities).all() and abs(float(probabilities.sum()) - 1) < 1e-3):
         raise PromotionError(
             f"version {move.version} of {move.model}: expected finite probabilities that sum to 1, got "
             f"{np.round(probabilities, 4).tolist()}"
         )
-    names = client.classes(move.version)
-    if classes is not None and list(names) != classes:
+    if classes is not None and names is not None and names != classes:
         raise PromotionError(
             f"version {move.version} of {move.model}: expected the classes of its manifest, {', '.join(classes)}; it "
             f"answers with {', '.join(names)}"
@@ -234,10 +265,17 @@ def _picture() -> Any:
     return np.where((rows - 13.5) ** 2 + (columns - 13.5) ** 2 < 100, 200, 0).astype(np.uint8)
 
 
-def _passed(labels: dict[str, int], move: Move) -> set[int]:
-    """Versions that are no canary any more once `stable` has moved: the new stable one, and one that is rolled back."""
-    rolled_back = move.command.startswith(promotion_log.ROLLBACK)
-    return {move.version, labels[STABLE]} if rolled_back else {move.version}
+def _goes_back(move: Move) -> bool:
+    return move.command.startswith(promotion_log.ROLLBACK)
+
+
+def _latest_in_log(site: Site, move: Move) -> int | None:
+    return next(iter(promotion_log.history(promotion_log.read(site.log), move.model, move.label)), None)
+
+
+def _log(site: Site, move: Move, source: int | None) -> None:
+    entry = promotion_log.Entry(promotion_log.now(), move.model, move.label, source, move.version, move.command)
+    promotion_log.append(site.log, entry)
 
 
 def _wait_for_label(connect: Connect, move: Move) -> None:
@@ -272,7 +310,7 @@ def _release(site: Site, move: Move, config: ModelServerConfig, loaded: set[int]
     leaving = (loaded | {move.version}) - kept
     try:
         _wait(lambda: not leaving & {one.version for one in _status(client) if one.state != "END"}, move, "")
-    except PromotionError:
+    except (PromotionError, ServingError):  # the label has moved: that is done, whatever the server says of the rest
         say(f"still being unloaded: {', '.join(map(str, sorted(leaving)))}")
     latest = max(kept)
     if latest != entry.version_labels.get(STABLE, latest):

@@ -5,6 +5,7 @@ One JSON object a line, in `serving/config/promotions.jsonl`; lines are only eve
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import dataclass
@@ -44,12 +45,22 @@ def now() -> str:
 
 
 def append(path: Path, entry: Entry) -> None:
-    """Add a line, on disk when this returns."""
+    """Add a line, on disk when this returns.
+
+    Raises:
+        OSError: it cannot be written; no half of it stays.
+    """
     values = {key: getattr(entry, name) for key, name in _KEYS.items()}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            line = (json.dumps(values) + "\n").encode()
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, "only half of a line could be written", str(path))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def read(path: Path) -> list[Entry]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
+import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from serving import promotion, version_files
 from serving.commands import OK, print_json, print_table, say
-from serving.promotion import STABLE, Move
+from serving.promotion import Move
 from serving.site import Site
 
 DAMAGED = 7
@@ -18,7 +21,7 @@ DAMAGED = 7
 def promote(options: argparse.Namespace) -> int:
     """Bring a version into service under a label."""
     site = _site(options)
-    with site.locked():
+    with site.locked(), _stopped_like_by_ctrl_c():
         _move(site, options, options.number, options.label, force=options.force)
         if options.keep is not None:
             _prune(site, options)
@@ -26,12 +29,12 @@ def promote(options: argparse.Namespace) -> int:
 
 
 def rollback(options: argparse.Namespace) -> int:
-    """Give the label `stable` back to the version that had it before."""
+    """Give `stable` back to the version that had it before, or end a canary: its label goes to the stable version."""
     site = _site(options)
-    with site.locked():
-        version = promotion.previous(site, options.where.model)
+    with site.locked(), _stopped_like_by_ctrl_c():
+        version = promotion.previous(site, options.where.model, options.label)
         say(f"back to version {version} of {options.where.model}")
-        _move(site, options, version, STABLE, force=options.force)
+        _move(site, options, version, options.label, force=options.force)
     return OK
 
 
@@ -56,6 +59,20 @@ def prune(options: argparse.Namespace) -> int:
     with site.locked():
         _prune(site, options)
     return OK
+
+
+@contextlib.contextmanager
+def _stopped_like_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, and SIGHUP of a terminal that closes, are an exception as well: the former config comes back."""
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in former.items():
+        if handler is signal.SIG_DFL:  # not under nohup
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _site(options: argparse.Namespace) -> Site:

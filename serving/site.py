@@ -70,6 +70,19 @@ class Site:
             }
             models_config.write(self.local, models_config.localised(config, base_paths, self.models or MODELS)[0])
 
+    def configured(self, folder: Path) -> set[int]:
+        """The versions in a folder that a config labels or lists, under whatever model name.
+
+        Raises:
+            ConfigError: a config cannot be read.
+        """
+        found: set[int] = set()
+        for path in (self.truth, self.local):
+            for model in models_config.read(path).model_config_list.config if path.exists() else ():
+                if models_config.folder_here(model, self.models or MODELS).resolve() == folder.resolve():
+                    found |= {*model.version_labels.values(), *model.model_version_policy.specific.versions}
+        return found
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other promotions out meanwhile.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from serving import models_config, version_files
 from serving.client.environment import gateway_url, read_env_file
-from serving.release_errors import ConfigError
+from serving.release_errors import ConfigError, NoManifest
 from serving.runner import parse_procfile, run
 from serving.site import MODELS, ROOT, Site
 
@@ -83,9 +83,30 @@ def write_model_config(env: Mapping[str, str], site: Site) -> list[str]:
     models = site.models or MODELS
     here = sorted(path for path in models.iterdir() if version_files.numbers(path)) if models.is_dir() else []
     base_paths = {path.name: path for path in here} | {env["MODEL_NAME"]: ROOT / env["MODEL_BASE_PATH"]}
-    config, notes = models_config.localised(models_config.read(site.truth), base_paths, models)
+    kept = models_config.read(site.truth)
+    damaged = {
+        name: said
+        for name, folder in base_paths.items()
+        if name != env["MODEL_NAME"] and models_config.find(kept, name) is None and (said := _damage(name, folder))
+    }
+    for name in damaged:  # one model that does not load keeps a model server from starting
+        del base_paths[name]
+    config, notes = models_config.localised(kept, base_paths, models)
     models_config.write(site.local, config)
-    return notes
+    return [*notes, *damaged.values()]
+
+
+def _damage(name: str, folder: Path) -> str | None:
+    """What is wrong with the newest version of a model that no one has configured; None where nothing is known."""
+    version_dir = version_files.version_folder(folder, version_files.numbers(folder)[-1])
+    try:
+        bad = [one for one in version_files.check(version_dir) if one.state != version_files.OK]
+    except NoManifest:
+        return None  # a SavedModel of others
+    if not bad:
+        return None
+    listed = ", ".join(f"{one.file} ({one.state})" for one in bad)
+    return f"{name} is not served: {version_dir} is damaged: {listed}; publish it again"
 
 
 def _check_port(name: str, port: str, host: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from training.datasets import DataError, load_training
 from training.model import WeightsError
-from training.runs import add_run_arguments, check_same_run, run_from_arguments
+from training.runs import add_run_arguments, check_same_run, run_from_arguments, start_over
 from training.settings import Settings, SettingsError, Stage
 from training.style import MUTED, OTHER, SERVED, drawing, save
 from training.train import train
@@ -132,6 +132,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.run_dir = arguments.run_dir or Path("runs") / f"time-to-{arguments.target}"
         settings, directory = run_from_arguments(arguments)
         settings = dataclasses.replace(settings, stop_at_accuracy=arguments.target)
+        start_over(arguments, settings, directory)
         results = run(settings, directory)
     except (SettingsError, DataError, WeightsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -5,6 +5,7 @@ Used by `python -m training.compare`.
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import time
 from collections.abc import Callable
@@ -75,6 +76,20 @@ CLASSICAL = {
 }
 
 
+def check_package(name: str, seed: int = 0) -> ClassifierMixin:
+    """An unfitted model.
+
+    Raises:
+        ImportError: scikit-learn or xgboost is not installed; the text says how to.
+    """
+    try:
+        for needed in ("joblib", "sklearn.decomposition", "sklearn.model_selection", "sklearn.pipeline", "threadpoolctl"):
+            importlib.import_module(needed)
+        return CLASSICAL[name].build(seed)
+    except ImportError as error:
+        raise ImportError(f"{name} needs another package ({error}): {INSTALL}") from error
+
+
 def fit_classical(name: str, train: Split, *, seed: int = 0, limit: int = LIMIT) -> FittedClassical:
     """Searches the model's grid by stratified cross-validation on some images, then fits the best on all of them.
 
@@ -97,20 +112,20 @@ def fit_classical(name: str, train: Split, *, seed: int = 0, limit: int = LIMIT)
             f"{counts.argmin()} has {counts.min()}"
         )
     started = time.perf_counter()
-    try:
-        from joblib import parallel_config
-        from sklearn.decomposition import PCA
-        from sklearn.model_selection import GridSearchCV, StratifiedKFold
-        from sklearn.pipeline import Pipeline
-        from threadpoolctl import threadpool_limits
+    model = check_package(name, seed)
+    from joblib import parallel_config
+    from sklearn.decomposition import PCA
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    from sklearn.pipeline import Pipeline
+    from threadpoolctl import threadpool_limits
 
-        model = entry.build(seed)
-    except ImportError as error:
-        raise ImportError(f"{name} needs another package ({error}): {INSTALL}") from error
     features = _features(train.images)
     searched = some_of_every(train.labels, limit, seed, at_least=FOLDS)
-    most = min(features.shape[1], len(searched) * (FOLDS - 1) // FOLDS)
+    a_fit_has = len(searched) * (FOLDS - 1) // FOLDS
+    most = min(features.shape[1], a_fit_has)
     grid = {f"model__{key}": values for key, values in entry.grid.items()}
+    if "model__n_neighbors" in grid:
+        grid["model__n_neighbors"] = [count for count in grid["model__n_neighbors"] if count <= a_fit_has]
     grid["pca__n_components"] = sorted({min(count, most) for count in entry.components})
     pipeline = Pipeline([("pca", PCA(random_state=seed)), ("model", model)])
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)

@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,19 @@ import numpy as np
 from training.augment import to_model_input
 from training.backbones import backbone
 from training.backbones import names as backbone_names
-from training.classical import CLASSICAL, fit_classical
+from training.classical import CLASSICAL, check_package, fit_classical
 from training.convert import FORMATS, IMAGES, ConversionError, check_packages, convert
 from training.cost import macs, weight_bytes
-from training.datasets import DataError, Split, load_test, load_training
+from training.datasets import DataError, Source, Split, load_test, load_training
 from training.evaluation.classification import confusion_matrix, metrics
 from training.model import WeightsError
-from training.runs import add_run_arguments, check_same_run, run_from_arguments
+from training.runs import add_run_arguments, check_same_run, replace_file, run_from_arguments, start_over
 from training.settings import Settings, SettingsError, settings_from
 from training.train import train
 from training.tune import parse_value
 
+# All models are asked about the same images; each sees them at its own size.
+_OF_THE_DATA = {field.name for field in fields(Source)} - {"image_size"} | {"train_limit"}
 CALLS = 30
 BATCH = 128
 
@@ -60,8 +62,8 @@ def measure(predict: Callable[[np.ndarray], np.ndarray], test: Split, classes: t
     return {name: report[name] for name in names} | {"latency_ms": 1000 * statistics.median(times)}
 
 
-def network(settings: Settings, run_dir: Path, test: Split, formats: Sequence[str] = ()) -> dict[str, Any]:
-    """Trains one backbone, or goes on with it, and measures it; in these other formats as well (training.convert)."""
+def network(settings: Settings, run_dir: Path, test: Split) -> dict[str, Any]:
+    """Trains one backbone, or goes on with it, and measures it."""
     path = train(settings, run_dir)
     model = keras.models.load_model(path)
     scaling = backbone(settings.backbone).scaling
@@ -72,10 +74,6 @@ def network(settings: Settings, run_dir: Path, test: Split, formats: Sequence[st
         return np.argmax(model.predict_on_batch(inputs), axis=-1)
 
     predict(test.images[:1])  # compiles
-    converted = []
-    if formats:
-        inputs = keras.ops.convert_to_numpy(to_model_input(test.images[:IMAGES], settings.image_size, scaling))
-        converted = [asdict(one) for one in convert(model, list(formats), run_dir, inputs)]
     history = [json.loads(line) for line in (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     return {
         "settings": f"{settings.image_size} px, {len(history)} epochs",
@@ -83,8 +81,16 @@ def network(settings: Settings, run_dir: Path, test: Split, formats: Sequence[st
         "macs": macs(model),
         "bytes": weight_bytes(model),
         "train_s": sum(epoch["seconds"] for epoch in history),
-        "converted": converted,
+        "converted": [],
     } | measure(predict, test, classes)
+
+
+def in_formats(formats: Sequence[str], settings: Settings, run_dir: Path, test: Split) -> list[dict[str, Any]]:
+    """A trained network in other formats: what training.convert finds of each."""
+    model = keras.models.load_model(run_dir / "model.keras")
+    scaling = backbone(settings.backbone).scaling
+    inputs = keras.ops.convert_to_numpy(to_model_input(test.images[:IMAGES], settings.image_size, scaling))
+    return [asdict(one) for one in convert(model, list(formats), run_dir, inputs)]
 
 
 def classical(name: str, settings: Settings, test: Split) -> dict[str, Any]:
@@ -121,18 +127,28 @@ def compare(
     planned = [(text, *parse_model(text, settings)) for text in models]
     directory.mkdir(parents=True, exist_ok=True)
     check_same_run(settings, directory)
-    test = load_test(settings.source).first(settings.train_limit)
+    for _, name, own in planned:
+        if name in CLASSICAL:
+            check_package(name, own.seed)
+    tests: dict[Source, Split] = {}  # photos are read at the size of the model that is asked about them
     rows = []
     for number, (text, name, own) in enumerate(planned, start=1):
         print(f"model {number}/{len(planned)}: {text}", flush=True)
         run_dir = directory / text.replace("/", "_")
         finished = run_dir / "result.json"
+        if own.source not in tests:
+            tests[own.source] = load_test(own.source).first(own.train_limit)
+        test, is_network = tests[own.source], name in backbone_names()
         if not finished.is_file():
-            is_network = name in backbone_names()
-            row = network(own, run_dir, test, formats) if is_network else classical(name, own, test)
+            row = network(own, run_dir, test) if is_network else classical(name, own, test)
             run_dir.mkdir(exist_ok=True)
-            finished.write_text(json.dumps({"model": name} | row) + "\n", encoding="utf-8")
-        rows.append(json.loads(finished.read_text(encoding="utf-8")))
+            replace_file(finished, json.dumps({"model": name} | row) + "\n")
+        row = json.loads(finished.read_text(encoding="utf-8"))
+        missing = [one for one in formats if one not in {known["format"] for known in row.get("converted", [])}]
+        if is_network and missing:
+            row["converted"] += in_formats(missing, own, run_dir, test)
+            replace_file(finished, json.dumps(row) + "\n")
+        rows.append(row)
         write_results(rows, directory, len(test))
     return rows
 
@@ -162,6 +178,9 @@ def parse_model(text: str, settings: Settings) -> tuple[str, Settings]:
         if own:
             raise SettingsError(f"{text}: a classical model takes no settings; its grid is searched")
         return name, settings
+    shared = sorted(_OF_THE_DATA & own.keys())
+    if shared:
+        raise SettingsError(f"{text}: {', '.join(shared)} is of the data, which all models share; set it for all")
     own["backbone"] = name
     if not backbone(name).imagenet and settings.backbone_weights == "imagenet":
         own.setdefault("backbone_weights", "none")
@@ -265,6 +284,9 @@ def main(argv: list[str] | None = None) -> int:
         check_packages(arguments.to)
         arguments.run_dir = arguments.run_dir or Path("runs") / f"compare-{Path(arguments.preset).stem}"
         settings, directory = run_from_arguments(arguments)
+        for text in arguments.models:
+            parse_model(text, settings)
+        start_over(arguments, settings, directory)
         rows = compare(settings, arguments.models, directory, arguments.to)
     except (SettingsError, DataError, WeightsError, ConversionError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)

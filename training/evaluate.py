@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from training import manifest, memory
-from training.datasets import DataError, Split, load_test
+from training.datasets import DataError, Split
 from training.evaluation import plots
 from training.evaluation.classification import confusion_matrix, metrics
 from training.evaluation.report import evaluate_version
@@ -74,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     memory.keep_freed_memory()
     try:
         if arguments.export:
-            test = load_test(manifest.trained_on(arguments.export, arguments.dataset, arguments.data_dir))
+            source = manifest.source_of(arguments.export, arguments.dataset, arguments.data_dir)
+            test = manifest.load_test_at_its_size(arguments.export, source)
             print(table(evaluate_export(arguments.export, test)))
             return 0
         version_dir = version_of(arguments.models, arguments.name, arguments.version)

@@ -30,7 +30,7 @@ from training.backbones import backbone
 from training.calibration import calibrate
 from training.datasets import TrainingData, load_training, png
 from training.preprocessing import View
-from training.runs import read_settings
+from training.runs import check_same_data, read_settings
 from training.serving_graph import ServedModel, fine_outputs
 from training.settings import Settings
 from training.versions import MODEL_FILE
@@ -48,6 +48,7 @@ def export(run_dir: Path, output: Path) -> Path:
     Raises:
         FileNotFoundError: the run is not finished.
         FileExistsError: `output` is something else than an earlier export.
+        DataError: the data have changed since the run began.
     """
     model_file = run_dir / "model.keras"
     for path in (model_file, run_dir / "settings.json"):
@@ -58,14 +59,16 @@ def export(run_dir: Path, output: Path) -> Path:
     if output.exists() and not (output / manifest.FILE).is_file():
         raise FileExistsError(f"{output} exists and is no export; it is left as it is, choose another --output")
     settings = read_settings(run_dir)
-    data = load_training(settings.source)
+    data = load_training(settings.source, settings.train_limit)
+    check_same_data(data, run_dir)
     image = data.validation.images[0]
     chosen = backbone(settings.backbone)
     view = View(data.preprocessing, image.shape[0], chosen.scaling)
     model = keras.models.load_model(model_file)
-    calibration = calibrate(model, data.validation.first(settings.train_limit), chosen.scaling)
-    unfinished = output.with_name(f".{output.name}-unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    calibration = calibrate(model, data.validation, chosen.scaling)
+    unfinished, replaced = (output.with_name(f".{output.name}-{what}") for what in ("unfinished", "replaced"))
+    for left in (unfinished, replaced):
+        shutil.rmtree(left, ignore_errors=True)
     write_saved_model(model, data.classes, unfinished, chosen.cam_layer, view, chosen.fine_layers)
     extra = unfinished / "assets.extra"
     extra.mkdir(exist_ok=True)
@@ -73,8 +76,9 @@ def export(run_dir: Path, output: Path) -> Path:
     write_warmup(extra / "tf_serving_warmup_requests", settings.model_name, image, view, fine=bool(chosen.fine_layers))
     manifest.write(unfinished, describe(run_dir, settings, model, data, view) | {"calibration": calibration})
     if output.exists():
-        shutil.rmtree(output)
+        output.rename(replaced)
     unfinished.rename(output)
+    shutil.rmtree(replaced, ignore_errors=True)
     return output
 
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from training import manifest
-from training.datasets import DataError, Split
+from training.datasets import DataError, Split, names
 from training.evaluation.served import answers
 from training.versions import versions
 
@@ -88,19 +89,26 @@ def in_service(base_path: Path, config: Path | None = None) -> int | None:
     return found[-1] if found else None
 
 
-def compare(candidate: Path, in_service_dir: Path, test: Split) -> Comparison:
-    """Both through their served signature on the test images.
+def compare(candidate: Path, in_service_dir: Path, load_test: Callable[[Path], Split]) -> Comparison:
+    """Both through their served signature on the test images, each at the size that it was trained at.
 
     Raises:
-        GateError: they know different classes.
+        GateError: they know different classes, or were trained on different splits.
+        DataError: the test images cannot be had.
     """
-    classes, others = (manifest.read(path)["classes"] for path in (candidate, in_service_dir))
+    described, other = (manifest.read(path) for path in (candidate, in_service_dir))
+    classes, others = described["classes"], other["classes"]
     if classes != others:
         raise GateError(
             f"the candidate knows the classes {', '.join(classes)}; version {in_service_dir.name} in service knows "
             f"{', '.join(others)}: they cannot be compared"
         )
-    right, other_right = (answers(path, test) == test.labels for path in (candidate, in_service_dir))
+    _check_same_split(described.get("training", {}), other.get("training", {}), in_service_dir.name)
+    test = load_test(candidate)
+    other_test = test if described.get("view") == other.get("view") else load_test(in_service_dir)
+    if not np.array_equal(test.labels, other_test.labels):
+        raise GateError(f"the test images of the candidate are not those of version {in_service_dir.name} in service")
+    right, other_right = answers(candidate, test) == test.labels, answers(in_service_dir, other_test) == test.labels
     first, second = int(np.sum(right & ~other_right)), int(np.sum(other_right & ~right))
     return Comparison(
         int(in_service_dir.name), len(test), float(right.mean()), float(other_right.mean()), first, second,
@@ -108,10 +116,23 @@ def compare(candidate: Path, in_service_dir: Path, test: Split) -> Comparison:
     )  # fmt: skip
 
 
+def _check_same_split(training: Mapping[str, Any], other: Mapping[str, Any], version: str) -> None:
+    """Raises GateError where test images of one may be what the other was trained on."""
+    if training.get("dataset") in names():
+        return  # which have a test set of their own
+    for name in ("split_seed", "test_fraction"):
+        value, others = training.get(name), other.get(name)
+        if None not in (value, others) and value != others:
+            raise GateError(
+                f"{name} is {value}, for version {version} in service it was {others}: each may have been trained on "
+                "what the other is tested on. Train with the same"
+            )
+
+
 def judge(
     candidate: Path,
     base_path: Path,
-    load_test: Callable[[], Split],
+    load_test: Callable[[Path], Split],
     *,
     tolerance: float = TOLERANCE,
     force: str | None = None,
@@ -121,7 +142,8 @@ def judge(
     Args:
         candidate: an export, or a version.
         base_path: where the versions of its model are.
-        load_test: gives the images that both are measured on; called only where there is something to compare.
+        load_test: gives the images that a version is measured on, as it sees them, the same ones in the same order for
+            both; called only where there is something to compare.
         tolerance: how much less accurate it may be, 0..1.
         force: why it is to be published all the same.
 
@@ -130,19 +152,20 @@ def judge(
 
     Raises:
         GateError: it is worse than the tolerance allows, or cannot be compared, and `force` is None.
-        DataError: the test images cannot be had.
     """
     against = in_service(base_path)
     if against is None:
         return {"decision": "published", "reason": "the first version of its model"}
     in_service_dir = base_path / str(against)
-    if _same_graph(candidate, in_service_dir):
-        return {"decision": "published", "against": against, "reason": f"the same graph as version {against}"}
     verdict: dict[str, Any] = {"against": against, "tolerance": tolerance}
     try:
-        comparison = compare(candidate, in_service_dir, load_test())
+        if same_graph(candidate, in_service_dir):
+            return {"decision": "published", "against": against, "reason": f"the same graph as version {against}"}
+        comparison = compare(candidate, in_service_dir, load_test)
     except (GateError, DataError, FileNotFoundError) as error:
         problem = str(error)
+    except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+        problem = f"version {against} in service cannot be compared with ({type(error).__name__}: {error})"
     else:
         print(comparison)
         verdict |= asdict(comparison)
@@ -156,7 +179,12 @@ def judge(
     return verdict | {"decision": "forced", "reason": force, "objection": problem}
 
 
-def _same_graph(candidate: Path, in_service_dir: Path) -> bool:
+def same_graph(candidate: Path, in_service_dir: Path) -> bool:
+    """Whether two versions answer alike by construction: all of their files are equal but those in assets.extra.
+
+    Raises:
+        FileNotFoundError: one has no manifest.
+    """
     files, others = (
         {name: digest for name, digest in manifest.read(path).get("files", {}).items() if "assets.extra/" not in name}
         for path in (candidate, in_service_dir)
@@ -164,9 +192,16 @@ def _same_graph(candidate: Path, in_service_dir: Path) -> bool:
     return bool(files) and files == others
 
 
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a fraction, 0..1, got {text}; 0.002 is two images of a thousand")
+    return value
+
+
 def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--tolerance", type=float, default=TOLERANCE, metavar="A",
+        "--tolerance", type=_fraction, default=TOLERANCE, metavar="A",
         help=f"accuracy, 0..1, that it may lack against the version in service ({TOLERANCE})",
     )  # fmt: skip
     parser.add_argument(

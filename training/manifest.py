@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training.datasets import DataError, Source, Split, load_test
+from training.datasets import DataError, Source, Split, load_test, load_training
 
 FILE = Path("assets.extra") / "manifest.json"
 
@@ -74,3 +74,50 @@ def load_test_of(version_dir: Path, source: Source) -> Split:
             f"expected {size}x{size}x{channels}, as those that {version_dir} was trained on"
         )
     return test
+
+
+def load_test_at_its_size(version_dir: Path, source: Source) -> Split:
+    """Loads the test images of `source` as a version sees them: photos are read at the size that it was trained at.
+
+    Raises:
+        DataError: they cannot be had, or have another shape than those that the version was trained on.
+        FileNotFoundError: no manifest.
+    """
+    size = read(version_dir)["view"]["size"]
+    return load_test_of(version_dir, dataclasses.replace(source, image_size=size))
+
+
+def source_of(version_dir: Path, dataset: str | None, data_dir: str | None) -> Source:
+    """As `trained_on`; a dataset that is given instead has to have the version's classes.
+
+    Raises:
+        DataError: it has others, or cannot be had.
+        FileNotFoundError: no manifest.
+    """
+    source = trained_on(version_dir, dataset, data_dir)
+    if dataset is not None:
+        found = list(load_training(source).classes)
+        check_classes(read(version_dir)["classes"], found, version_dir, f"the dataset {dataset}")
+    return source
+
+
+def check_classes(classes: list[str], found: list[str], version_dir: Path, whose: str) -> None:
+    """Whether something has the classes of a version, in their order.
+
+    Raises:
+        DataError: it does not; the message says which are missing and which unknown.
+    """
+    if classes == found:
+        return
+    missing, foreign = [one for one in classes if one not in found], [one for one in found if one not in classes]
+    raise DataError(
+        f"{whose} has {len(found)} classes ({_first(found)}); expected the {len(classes)} of {version_dir}: "
+        f"{_first(classes)}"
+        + (f". Missing: {_first(missing)}" * bool(missing))
+        + (f". Unknown: {_first(foreign)}" * bool(foreign))
+        + (". They are the same in another order" * (not missing and not foreign))
+    )
+
+
+def _first(names: list[str], count: int = 10) -> str:
+    return ", ".join(names[:count]) + ", …" * (len(names) > count)

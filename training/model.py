@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -103,6 +104,7 @@ def load_initial_weights(model: keras.Model, settings: Settings, classes: Sequen
             f"--init-from {choice}: {version_dir} is a {described['backbone']}; "
             f"expected a version of the backbone {settings.backbone}"
         )
+    _check_same_split(settings, described["training"], f"--init-from {choice}")
     head_fits = list(classes) == described["classes"] and _shapes(source, LOGITS_LAYER) == _shapes(model, LOGITS_LAYER)
     try:
         _copy_weights(source, model, skipped=() if head_fits else (LOGITS_LAYER,))
@@ -114,6 +116,18 @@ def load_initial_weights(model: keras.Model, settings: Settings, classes: Sequen
         f"{digest}{'' if head_fits else ', all but the head, which is new'}, which began with: "
         f"{described['initial_weights']}"
     )
+
+
+def _check_same_split(settings: Settings, before: Mapping[str, Any], option: str) -> None:
+    """Raises WeightsError where a version has been trained on images of the same data that are now held out."""
+    if before.get("dataset") != settings.dataset:
+        return
+    for name in ("split_seed", "validation_fraction", "test_fraction"):
+        if before.get(name, getattr(settings, name)) != getattr(settings, name):
+            raise WeightsError(
+                f"{option}: it was trained with {name}={before[name]}, and so on images that {name}="
+                f"{getattr(settings, name)} holds out; use the same"
+            )
 
 
 def initial_version(settings: Settings) -> Path:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from training import manifest
-from training.datasets import DataError, load_test
+from training.datasets import DataError
 from training.gate import GateError, add_gate_arguments, judge
 from training.settings import MODELS
 from training.versions import next_version, versions
@@ -162,7 +162,9 @@ def main(argv: list[str] | None = None) -> int:
         publish(source, base_path, dry_run=True)  # intact, before anything takes time
         gate = judge(
             source, base_path,
-            lambda: load_test(manifest.trained_on(source, arguments.dataset, arguments.data_dir)),
+            lambda version_dir: manifest.load_test_at_its_size(
+                version_dir, manifest.source_of(source, arguments.dataset, arguments.data_dir)
+            ),
             tolerance=arguments.tolerance, force=arguments.force,
         )  # fmt: skip
         version = publish(source, base_path, gate=gate, dry_run=arguments.dry_run)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from training.backbones import names as backbone_names
+from training.datasets import DataError, TrainingData, check_exists
 from training.distribution import is_first_process
 from training.settings import Settings, SettingsError, load_settings, preset_names, settings_from
 
@@ -19,15 +20,38 @@ def cut_history(path: Path, epochs: int) -> None:
     if path.is_file():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         if len(lines) > epochs:
-            path.write_text("".join(lines[:epochs]), encoding="utf-8")
+            replace_file(path, "".join(lines[:epochs]))
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, whenever the process or the disk ends."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def check_same_data(data: TrainingData, run_dir: Path) -> None:
+    """Notes what data a run began with, or holds these against it.
+
+    Raises:
+        DataError: they have changed since.
+    """
+    path, now = run_dir / "data.json", {"sha256": data.facts["sha256"], "classes": list(data.classes)}
+    if not path.is_file():
+        replace_file(path, json.dumps(now, indent=2) + "\n")
+    before = json.loads(path.read_text(encoding="utf-8"))
+    if now != before:
+        raise DataError(
+            f"the data have changed since {run_dir} began with them: then {len(before['classes'])} classes, sha256 "
+            f"{before['sha256'][:12]}; now {len(now['classes'])}, {now['sha256'][:12]}. Bring the old ones back, "
+            "choose another --run-dir, or start over with --fresh"
+        )
 
 
 def check_same_run(settings: Settings, run_dir: Path) -> None:
     path = run_dir / "settings.json"
     if not path.is_file():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(settings.to_dict(), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        replace_file(path, json.dumps(settings.to_dict(), indent=2) + "\n")
     before = read_settings(run_dir).to_dict()
     changed = sorted(name for name, value in settings.to_dict().items() if before[name] != value)
     if changed:
@@ -85,25 +109,38 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_from_arguments(arguments: argparse.Namespace) -> tuple[Settings, Path]:
-    """The settings and the run directory, emptied where the user wants to start over.
+    """The settings and the run directory.
 
     Raises:
-        SettingsError: a setting that does not exist or cannot be, or --fresh on what is no run directory.
+        SettingsError: a setting that does not exist or cannot be.
     """
     overrides = {name: getattr(arguments, name) for name in _OPTIONS if name != "epochs"}
     overrides |= dict(_assignment(text) for text in arguments.assignments)
     if arguments.image_size is not None or arguments.epochs is not None:
+        if "stages" in overrides:
+            raise SettingsError("--set stages=… says sizes and epochs itself; leave --image-size and --epochs out")
         preset = load_settings(arguments.preset)
         size = preset.image_size if arguments.image_size is None else arguments.image_size
         epochs = sum(stage.epochs for stage in preset.stages) if arguments.epochs is None else arguments.epochs
         overrides |= {"image_size": size, "stages": [{"image_size": size, "epochs": epochs}]}
     settings = load_settings(arguments.preset, overrides)
-    run_dir = arguments.run_dir or Path("runs") / _run_name(settings, Path(arguments.preset).stem)
-    if arguments.fresh and is_first_process() and run_dir.exists():
-        if any(run_dir.iterdir()) and not (run_dir / "settings.json").is_file():
-            raise SettingsError(f"--fresh: {run_dir} is no run directory; it is left as it is")
-        shutil.rmtree(run_dir)
-    return settings, run_dir
+    return settings, arguments.run_dir or Path("runs") / _run_name(settings, Path(arguments.preset).stem)
+
+
+def start_over(arguments: argparse.Namespace, settings: Settings, run_dir: Path) -> None:
+    """Empties the run directory where the user wants that. To be called when all else that was given is known to be
+    right: what is deleted may have taken hours.
+
+    Raises:
+        DataError: there is no such dataset.
+        SettingsError: --fresh on what is no run directory.
+    """
+    if not (arguments.fresh and is_first_process() and run_dir.exists()):
+        return
+    check_exists(settings.source)
+    if any(run_dir.iterdir()) and not (run_dir / "settings.json").is_file():
+        raise SettingsError(f"--fresh: {run_dir} is no run directory; it is left as it is")
+    shutil.rmtree(run_dir)
 
 
 def _run_name(settings: Settings, preset: str) -> str:

@@ -221,6 +221,10 @@ def _check_types(values: Mapping[str, Any]) -> None:
             raise TypeError(f"{name}: expected {expected}, got {values[name]!r}")
 
 
+# Settings that may be left out, where TOML, which knows no null, says "none".
+_OPTIONAL = {name for name, hint in get_type_hints(Settings).items() if NoneType in get_args(hint)}
+
+
 def settings_from(values: Mapping[str, Any], *, origin: str) -> Settings:
     """Builds Settings from plain values, as TOML and JSON give them."""
     known = {field.name for field in dataclasses.fields(Settings)}
@@ -229,7 +233,7 @@ def settings_from(values: Mapping[str, Any], *, origin: str) -> Settings:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise SettingsError(f"{origin}: unknown setting {key!r}{hint}; the settings are {', '.join(sorted(known))}")
-    values = dict(values)
+    values = {key: None if value == "none" and key in _OPTIONAL else value for key, value in values.items()}
     try:
         if "stages" in values:
             values["stages"] = tuple(Stage(**dict(stage)) for stage in values["stages"])

@@ -29,7 +29,14 @@ from training.checkpoint import Progress
 from training.datasets import DataError, TrainingData, load_training
 from training.distribution import add_distribution_argument, distributed, own_run_directory, share, share_size
 from training.model import WeightsError, initial_version, load_initial_weights
-from training.runs import add_run_arguments, check_same_run, cut_history, run_from_arguments
+from training.runs import (
+    add_run_arguments,
+    check_same_data,
+    check_same_run,
+    cut_history,
+    run_from_arguments,
+    start_over,
+)
 from training.settings import Settings, SettingsError
 from training.trainer import Epoch, arrays, build, classifier, plan, random_generators
 
@@ -47,7 +54,7 @@ def train(settings: Settings, run_dir: Path) -> Path:
 
     Raises:
         SettingsError: run_dir holds a run with other settings.
-        DataError, WeightsError: the data or the initial weights cannot be had.
+        DataError, WeightsError: the data or the initial weights cannot be had, or the data are others than before.
     """
     memory.keep_freed_memory()
     _one_operation_at_a_time()
@@ -55,6 +62,9 @@ def train(settings: Settings, run_dir: Path) -> Path:
     data = load_training(settings.source, settings.train_limit)
     run_dir.mkdir(parents=True, exist_ok=True)
     check_same_run(settings, run_dir)
+    check_same_data(data, run_dir)
+    if (run_dir / "result.json").is_file():
+        raise SettingsError(f"{run_dir} is a finished trial of a search; export it, or choose another --run-dir")
     epochs = plan(settings)
     last, best = run_dir / "last.npz", run_dir / "best.npz"
 
@@ -209,6 +219,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with distributed(arguments.distribute):
             settings, run_dir = run_from_arguments(arguments)
+            start_over(arguments, settings, run_dir)
             with own_run_directory(run_dir, settings) as directory:
                 train(settings, directory)
     except (SettingsError, DataError, WeightsError, OSError) as error:

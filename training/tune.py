@@ -29,7 +29,7 @@ from training import checkpoint
 from training.ablation import ablation_table, ablations
 from training.datasets import DataError
 from training.model import WeightsError
-from training.runs import add_run_arguments, check_same_run, run_from_arguments
+from training.runs import add_run_arguments, check_same_run, replace_file, run_from_arguments, start_over
 from training.settings import Settings, SettingsError, settings_from
 from training.style import SERVED, drawing, save
 from training.train import train
@@ -120,13 +120,13 @@ def search(settings: Settings, trials: Sequence[Mapping[str, Any]], directory: P
     Raises:
         SettingsError: a trial that cannot be, or the directory of another search; before any is trained.
     """
-    planned = [(trial, settings_from(settings.to_dict() | dict(trial), origin=_title(trial))) for trial in trials]
+    planned = plan(settings, trials)
     directory.mkdir(parents=True, exist_ok=True)
     check_same_run(settings, directory)
     names = list(dict.fromkeys(name for trial in trials for name in trial))
     unchanged = settings.to_dict()
     rows: list[dict[str, Any]] = []
-    for number, (trial, one) in enumerate(planned, start=1):
+    for number, (trial, one) in enumerate(zip(trials, planned, strict=True), start=1):
         print(f"trial {number}/{len(planned)}: {_title(trial)}", flush=True)
         run_dir = directory / _title(trial)
         values = {name: trial.get(name, unchanged[name]) for name in names}
@@ -134,6 +134,15 @@ def search(settings: Settings, trials: Sequence[Mapping[str, Any]], directory: P
         rows.sort(key=lambda row: -(row["val_accuracy"] or 0.0))
         write_results(rows, directory)
     return rows
+
+
+def plan(settings: Settings, trials: Sequence[Mapping[str, Any]]) -> list[Settings]:
+    """The settings of each trial.
+
+    Raises:
+        SettingsError: a trial that cannot be.
+    """
+    return [settings_from(settings.to_dict() | dict(trial), origin=_title(trial)) for trial in trials]
 
 
 def _title(trial: Mapping[str, Any]) -> str:
@@ -158,9 +167,10 @@ def _result(settings: Settings, run_dir: Path) -> dict[str, Any]:
         "seconds": round(sum(epoch["seconds"] for epoch in history), 1),
         "error": "",
     }
-    finished.write_text(json.dumps(result) + "\n", encoding="utf-8")
-    for state in ("last.npz", "best.npz"):  # model.keras and the history stay; a search would fill the disk
-        (run_dir / state).unlink()
+    replace_file(finished, json.dumps(result) + "\n")
+    # what an export needs stays, without the weights, which are in model.keras: a search would fill the disk
+    checkpoint.save(run_dir / "best.npz", progress, [], [])
+    (run_dir / "last.npz").unlink()
     return result
 
 
@@ -230,6 +240,8 @@ def main(argv: list[str] | None = None) -> int:
                 raise SettingsError("--random: expected COUNT NAME=VALUES ..., such as 12 learning_rate=1e-5..1e-3")
             axes = dict(parse_axis(text, ranges=True) for text in texts)
             trials = list(draws(axes, int(count), settings.seed))
+        plan(settings, trials)
+        start_over(arguments, settings, directory)
         rows = search(settings, trials, directory)
     except (SettingsError, DataError, WeightsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

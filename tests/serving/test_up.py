@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import socket
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from shipped import SHIPPED
 from stack_helpers import PORTS, free_ports
 
-from serving import models_config, up
+from serving import models_config, up, version_files
 from serving.client.environment import connection
 from serving.site import Site
 
@@ -131,6 +133,20 @@ def test_every_model_on_disk_is_served_and_model_name_from_its_own_folder(env, s
     assert served(site)["shoes"] == str(SHIPPED.parent)
     assert set(served(site)) == {"fashion_mnist", "clothing", "shoes"}
     assert site.truth.read_text() == CONFIG, "what is kept says what the containers serve"
+
+
+def test_a_damaged_model_that_no_one_configured_keeps_no_other_from_starting(env, site):
+    folder = site.models / "clothing/1"
+    content = {"name": "clothing", "version": 1, "files": {"saved_model.pb": hashlib.sha256(b"").hexdigest()}}
+    (folder / "assets.extra").mkdir()
+    (folder / version_files.MANIFEST).write_text(json.dumps(content))
+    env = env | {"MODEL_BASE_PATH": str(site.models / "fashion_mnist")}
+    assert up.write_model_config(env, site) == []
+    (folder / "saved_model.pb").write_bytes(b"half")
+    (note,) = up.write_model_config(env, site)
+    assert "clothing is not served: " in note
+    assert "damaged: saved_model.pb (changed); publish it again" in note
+    assert set(served(site)) == {"fashion_mnist"}
 
 
 def test_what_is_saved_reaches_the_server_here_with_the_folders_it_was_started_with(env, site):

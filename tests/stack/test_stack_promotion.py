@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -105,19 +106,28 @@ def test_publish_canary_stable_and_back_with_twenty_requests_a_second(stack, tes
         assert (stable.predict(picture)[0].version, latest.predict(picture)[0].version) == (VERSION, NEXT)
         five_more()
 
-        serving(stack, "promote", str(NEXT))
-        assert (answering(stack, "/labels/stable"), answering(stack), available(stack)) == (NEXT, NEXT, [NEXT])
-        assert stable.predict(picture)[0].version == NEXT
-        five_more()
-        rows = [line.split() for line in serving(stack, "status").splitlines()]
-        assert [str(NEXT), "AVAILABLE", "stable", "yes", "OK"] in rows
-        answer = json.loads(serving(stack, "status", "--json"))
-        expected = {"version": NEXT, "state": "AVAILABLE", "labels": ["stable"]}
-        assert answer["versions"][0] | expected == answer["versions"][0]
+        by_canary = f"{stack.url}/v1/models/fashion_mnist/labels/canary:predict"
+        with (
+            requests.Session() as third,
+            flowing(
+                paced(lambda: third.post(by_canary, json=body, auth=stack.auth, timeout=60).raise_for_status())
+            ) as five_by_canary,
+        ):
+            serving(stack, "promote", str(NEXT))
+            assert (answering(stack, "/labels/stable"), answering(stack), available(stack)) == (NEXT, NEXT, [NEXT])
+            assert stable.predict(picture)[0].version == NEXT
+            five_more()
+            status = serving(stack, "status")
+            assert f"{NEXT}  AVAILABLE  stable, canary  yes" in status
+            answer = json.loads(serving(stack, "status", "--json"))
+            expected = {"version": NEXT, "state": "AVAILABLE", "labels": ["stable", "canary"]}
+            assert answer["versions"][0] | expected == answer["versions"][0]
 
-        assert f"back to version {VERSION}" in serving(stack, "rollback")
-        assert (answering(stack, "/labels/stable"), answering(stack), available(stack)) == (VERSION, VERSION, [VERSION])
-        five_more()
+            assert f"back to version {VERSION}" in serving(stack, "rollback")
+            assert answering(stack, "/labels/stable") == answering(stack, "/labels/canary") == VERSION
+            assert (answering(stack), available(stack)) == (VERSION, [VERSION])
+            five_more()
+            five_by_canary()
     log = (stack.checkout / "serving/config/promotions.jsonl").read_text().splitlines()
     moves = [(entry["label"], entry["from"], entry["to"], entry["command"]) for entry in map(json.loads, log)]
     assert moves == [
@@ -194,3 +204,31 @@ def test_a_second_model_comes_into_the_running_stack(stack, test_images, second)
         page.goto(f"{stack.url}/call")
         steps.pick(page, "Model", second)
         expect(page.get_by_text(f"/v1/models/{second}/labels/stable:predict")).to_be_visible(timeout=steps.PATIENCE_MS)
+
+
+def test_a_canary_is_ended_and_a_stopped_promotion_leaves_the_former_config(stack):
+    serving(stack, "promote", str(VERSION))
+    version = publish(SHIPPED, stack.base_path)
+    serving(stack, "promote", str(version), "--label", "canary")
+    said = serving(stack, "rollback", "--label", "canary")
+    assert f"version {VERSION} of fashion_mnist is canary, it was {version}" in said
+    assert (available(stack), answering(stack)) == ([VERSION], VERSION)
+    assert "has no canary" in serving(stack, "rollback", "--label", "canary", code=7)
+
+    config = (stack.checkout / CONFIG).read_text()
+    command = [str(stack.checkout / ".venv/bin/python"), "-m", "serving", "promote", str(version)]
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        process = subprocess.Popen(
+            command,
+            cwd=stack.checkout,
+            env=bare_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_until(lambda: (stack.checkout / CONFIG).read_text() != config, "the version was not asked for")
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+        assert (process.returncode, "the former config is back" in out) == (130, True)
+        assert (stack.checkout / CONFIG).read_text() == config
+    wait_until(lambda: available(stack) == [VERSION], "what was loaded did not leave")

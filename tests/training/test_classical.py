@@ -55,6 +55,10 @@ def blocks(count: int = 24) -> Split:
     return Split((noise + 150 * labels[:, None, None, None]).astype(np.uint8), labels)
 
 
+def test_few_images_have_few_neighbours():
+    assert fit_classical("knn", blocks(6)).best_parameters["model__n_neighbors"] == 3
+
+
 def test_small_colour_images_have_fewer_components():
     fitted = fit_classical("knn", blocks())
     assert fitted.best_parameters["pca__n_components"] == 12

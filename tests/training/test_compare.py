@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -40,6 +41,7 @@ def test_what_keras_has_no_weights_for_begins_with_random_ones():
         ("mini_cnn:epoch=2", "unknown setting 'epoch'"),
         ("knn:epochs=2", "a classical model takes no settings"),
         ("mobilenet_v2:image_size=8", "at least 32 px, got 8"),
+        ("mini_cnn:split_seed=1,test_fraction=0.3", "split_seed, test_fraction is of the data, which all models share"),
     ],
 )
 def test_a_model_that_cannot_be_is_refused_before_any_is_trained(tmp_path, text, message):
@@ -60,7 +62,9 @@ def test_what_is_measured():
 
 def test_networks_and_classical_models_side_by_side_and_again(tmp_path, monkeypatch, capsys):
     models = ["mini_cnn", "knn"]
-    rows = compare(SETTINGS, models, tmp_path, ["onnx"])
+    rows = compare(SETTINGS, models, tmp_path)
+    assert rows[0]["converted"] == []
+    rows = compare(SETTINGS, models, tmp_path, ["onnx"])  # asked for afterwards
     assert [row["model"] for row in rows] == models
     assert rows[0]["parameters"] > 0
     assert rows[0]["macs"] > 0
@@ -75,3 +79,31 @@ def test_networks_and_classical_models_side_by_side_and_again(tmp_path, monkeypa
     monkeypatch.setattr(module, "train", None)
     monkeypatch.setattr(module, "fit_classical", None)
     assert compare(SETTINGS, models, tmp_path) == rows
+
+
+def test_photos_are_read_at_the_size_of_the_model_that_is_asked(tmp_path, monkeypatch):
+    colours = {"red": (200, 0, 0), "blue": (0, 0, 200)}
+    for name, colour in colours.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(8):
+            Image.new("RGB", (50, 40), (*colour[:1], number, *colour[2:])).save(
+                tmp_path / "photos" / name / f"{number}.png"
+            )
+    seen = []
+
+    def look(settings, run_dir, test):
+        run_dir.mkdir()
+        seen.append((settings.image_size, test.images.shape[1:]))
+        figures = {
+            "accuracy": 0.5,
+            "accuracy_wilson_95": (0.4, 0.6),
+            "macro_f1": 0.5,
+            "macro_f1_bootstrap_95": (0.4, 0.6),
+        }
+        sizes = {"parameters": 1, "macs": 1, "bytes": 1, "train_s": 1.0, "latency_ms": 1.0}
+        return figures | sizes | {"settings": "", "converted": []}
+
+    monkeypatch.setattr(module, "network", look)
+    settings = dataclasses.replace(SETTINGS, dataset=str(tmp_path / "photos"))
+    compare(settings, ["mini_cnn:image_size=48", "mini_cnn:image_size=64", "mini_cnn"], tmp_path / "out")
+    assert seen == [(48, (48, 48, 3)), (64, (64, 64, 3)), (32, (32, 32, 3))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from training import gate, manifest
 from training.datasets import DataError, Split
-from training.gate import GateError, in_service, judge, mcnemar
+from training.gate import GateError, add_gate_arguments, in_service, judge, mcnemar
 
 CLASSES = ["dark", "light"]
 LEVELS = np.arange(200, dtype=np.uint8)  # an image each, grey of that level
@@ -31,11 +32,11 @@ class Threshold(tf.Module):
         return {"class_id": tf.cast(levels >= self.threshold, tf.int64)}
 
 
-def version(directory: Path, threshold: int, classes=CLASSES) -> Path:
+def version(directory: Path, threshold: int, classes=CLASSES, **described) -> Path:
     module = Threshold(threshold)
     tf.saved_model.save(module, str(directory), signatures={"serving_default": module.serve})
     (directory / "assets.extra").mkdir()
-    manifest.write(directory, {"name": "levels", "version": None, "classes": classes})
+    manifest.write(directory, {"name": "levels", "version": None, "classes": classes} | described)
     return directory
 
 
@@ -53,7 +54,7 @@ def no_config(monkeypatch, tmp_path):
 
 
 def decide(candidate: Path, base: Path, **options) -> dict:
-    return judge(candidate, base, lambda: TEST, **options)
+    return judge(candidate, base, lambda version_dir: TEST, **options)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_mcnemar_is_the_exact_binomial(first, second, p):
 
 
 def test_the_first_version_needs_no_comparison(tmp_path):
-    def not_called():
+    def not_called(version_dir):
         raise AssertionError
 
     verdict = judge(tmp_path, tmp_path / "none", not_called)
@@ -104,13 +105,68 @@ def test_other_classes_cannot_be_compared(base, tmp_path):
 
 
 def test_without_test_images_only_force_helps(base, tmp_path):
-    def missing():
+    def missing(version_dir):
         raise DataError("no such folder")
 
     candidate = version(tmp_path / "export", 100)
     with pytest.raises(GateError, match="no such folder.*--force REASON"):
         judge(candidate, base, missing)
     assert judge(candidate, base, missing, force="measured elsewhere")["decision"] == "forced"
+
+
+def test_each_is_measured_at_its_own_size(base, tmp_path):
+    candidate = version(tmp_path / "export", 98, view={"size": 8})
+
+    def load(version_dir: Path) -> Split:
+        sizes.append(version_dir)
+        return TEST
+
+    sizes = []
+    assert judge(candidate, base, load)["accuracy"] == 0.99
+    assert sizes == [candidate, base / "1"]
+    others = Split(TEST.images, TEST.labels[::-1])
+    with pytest.raises(GateError, match="the test images of the candidate are not those of version 1"):
+        judge(candidate, base, lambda version_dir: TEST if version_dir == candidate else others)
+
+
+def test_another_split_is_no_comparison(tmp_path):
+    trained = {"dataset": "photos", "split_seed": 0, "test_fraction": 0.15}
+    version(tmp_path / "levels/1", 110, training=trained)
+    candidate = version(tmp_path / "export", 98, training=trained | {"split_seed": 1})
+    with pytest.raises(GateError, match="split_seed is 1, for version 1 in service it was 0"):
+        decide(candidate, tmp_path / "levels")
+    named = {"dataset": "fashion_mnist"}  # has a test set of its own
+    version(tmp_path / "own/levels/1", 110, training=trained | named)
+    candidate = version(tmp_path / "other", 98, training=trained | named | {"split_seed": 1})
+    assert decide(candidate, tmp_path / "own/levels")["decision"] == "published"
+
+
+@pytest.mark.parametrize("spoil", ["empty", "no manifest", "half a manifest", "no graph", "no SavedModel"])
+def test_an_unreadable_version_in_service_keeps_others_out_unless_forced(tmp_path, spoil):
+    broken = tmp_path / "levels/1"
+    if spoil == "empty":
+        broken.mkdir(parents=True)
+    else:
+        version(broken, 110)
+    if "manifest" in spoil:
+        path = broken / manifest.FILE
+        path.write_text("{") if "half" in spoil else path.unlink()
+    if spoil == "no graph":
+        (broken / "saved_model.pb").unlink()
+    if spoil == "no SavedModel":
+        (broken / "saved_model.pb").write_bytes(b"no graph")
+    candidate = version(tmp_path / "export", 98)
+    with pytest.raises(GateError, match="not published: .*--force REASON"):
+        decide(candidate, tmp_path / "levels")
+    assert decide(candidate, tmp_path / "levels", force="it is broken")["decision"] == "forced"
+
+
+def test_a_tolerance_in_per_cent_is_refused(capsys):
+    parser = argparse.ArgumentParser()
+    add_gate_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--tolerance", "2"])
+    assert "expected a fraction, 0..1, got 2" in capsys.readouterr().err
 
 
 def test_the_same_graph_needs_no_comparison(base):

@@ -165,6 +165,12 @@ def test_a_version_with_other_classes_gives_all_but_the_head(classes):
         np.testing.assert_array_equal(mine, before)
 
 
+def test_a_version_that_has_seen_what_is_held_out_now_is_refused():
+    model = build_classifier("mobilenet_v2", 10, 32, dropout=0.2, batch_norm_momentum=0.9)
+    with pytest.raises(WeightsError, match=r"trained with split_seed=0, and so on images that split_seed=1 holds out"):
+        load_initial_weights(model, settings("none", init_from=str(VERSION), split_seed=1), SEVEN)
+
+
 def test_a_version_of_another_backbone_is_refused():
     model = build_classifier("mini_cnn", 10, 32, dropout=0.2, batch_norm_momentum=0.9)
     with pytest.raises(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import shutil
+import subprocess
 
+import pytest
+from shipped import SHIPPED
+
+from training import __main__ as module
+from training import manifest
 from training.__main__ import main
 from training.export import export
+from training.publish import publish
+from training.settings import load_settings
 
 
 @pytest.fixture
@@ -38,3 +46,51 @@ def test_an_unfinished_run_is_not_exported(run_dir, tmp_path, missing):
     (run_dir / missing).unlink()
     with pytest.raises(FileNotFoundError, match=rf"{missing} is missing: expected a finished run"):
         export(run_dir, tmp_path / "export")
+
+
+@pytest.fixture
+def pipeline(tmp_path, monkeypatch):
+    """The whole command but for what takes time: the version that ships stands for what is trained and exported."""
+    run_dir, base_path = tmp_path / "run", tmp_path / "models/fashion_mnist"
+    run_dir.mkdir()
+    monkeypatch.setattr(module, "train", lambda settings, run_dir: None)
+    monkeypatch.setattr(module, "evaluate_export", lambda export_dir, test: manifest.read(SHIPPED)["metrics"]["test"])
+    monkeypatch.setattr(
+        subprocess, "run", lambda *a, **k: shutil.copytree(SHIPPED, run_dir / "export", dirs_exist_ok=True)
+    )
+    monkeypatch.setattr(module, "run_from_arguments", lambda arguments: (load_settings("smoke"), run_dir))
+
+    def run() -> int:
+        return main(["--preset", "smoke", "--base-path", str(base_path)])
+
+    return run, run_dir, base_path
+
+
+def test_a_kill_between_publishing_and_its_note_publishes_nothing_twice(pipeline, monkeypatch, capsys):
+    run, run_dir, base_path = pipeline
+
+    def killed(*arguments, **options):
+        publish(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "publish", killed)
+    assert run() == 130
+    monkeypatch.setattr(module, "publish", publish)
+    assert run() == 0
+    assert [path.name for path in base_path.iterdir()] == ["1"]
+    assert (run_dir / "published").read_text() == f"{base_path / '1'}\n"
+    assert not (run_dir / "publishing").exists()
+    (run_dir / "published").unlink()  # a run of its own with the same outcome is a version of its own
+    assert run() == 0
+    assert sorted(path.name for path in base_path.iterdir()) == ["1", "2"]
+
+
+def test_an_export_that_was_killed_says_so(pipeline, monkeypatch, capsys):
+    run, _, _ = pipeline
+
+    def killed(command, **options):
+        raise subprocess.CalledProcessError(-9, command)
+
+    monkeypatch.setattr(subprocess, "run", killed)
+    assert run() == 1
+    assert "the export was ended by SIGKILL" in capsys.readouterr().err

@@ -14,7 +14,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from shipped import SHIPPED
 
 from training import manifest
 from training import publish as module
@@ -177,6 +179,24 @@ def test_what_the_gate_said_stands_in_the_manifest(source, base):
     published = base / str(publish(source, base, gate=verdict))
     assert manifest.read(published)["gate"] == verdict
     assert "gate" not in manifest.read(source)
+
+
+def test_the_gate_takes_no_data_of_other_classes(tmp_path, capsys):
+    pets = tmp_path / "pets.npz"
+    np.savez(
+        pets,
+        images=np.zeros((30, 28, 28), np.uint8) + np.arange(30, dtype=np.uint8)[:, None, None],
+        labels=np.arange(30) % 3,
+    )
+    base_path = tmp_path / "models/fashion_mnist"
+    publish(SHIPPED, base_path)
+    export = tmp_path / "export"
+    shutil.copytree(SHIPPED, export)
+    (export / "assets/notes.txt").write_text("not the same graph")
+    manifest.write(export, manifest.read(export))
+    assert main([str(export), "--base-path", str(base_path), "--dataset", str(pets)]) == 2
+    assert f"the dataset {pets} has 3 classes (0, 1, 2); expected the 10" in capsys.readouterr().err
+    assert versions(base_path) == [1]
 
 
 def test_the_gate_keeps_a_version_out(source, base, monkeypatch, capsys):

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from training.runs import add_run_arguments, run_from_arguments
+from training.datasets import DataError
+from training.runs import add_run_arguments, run_from_arguments, start_over
 from training.settings import SettingsError, Stage
 
 
-def run(*options: str):
+def parsed(*options: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_run_arguments(parser)
-    return run_from_arguments(parser.parse_args(["--preset", "fast", *options]))
+    return parser.parse_args(["--preset", "fast", *options])
+
+
+def run(*options: str):
+    return run_from_arguments(parsed(*options))
 
 
 def test_options_and_assignments_are_settings():
@@ -31,7 +36,7 @@ def test_options_and_assignments_are_settings():
 @pytest.mark.parametrize(
     ("options", "stages"),
     [
-        (["--image-size", "64"], (Stage(64, 7),)),  # as many epochs as the preset's stages have
+        (["--image-size", "64"], (Stage(64, 8),)),  # as many epochs as the preset's stages have
         (["--epochs", "2"], (Stage(96, 2),)),
         (["--image-size", "64", "--epochs", "3"], (Stage(64, 3),)),
     ],
@@ -57,8 +62,29 @@ def test_a_run_lies_under_its_model_and_preset(tmp_path):
         (["--set", "label_smoothing=high"], "label_smoothing"),
         (["--backbone", "vgg"], "the backbones are mobilenet_v2"),
         (["--image-size", "16"], "at least 32 px, got 16"),
+        (["--epochs", "2", "--set", "stages=[{image_size = 96, epochs = 1}]"], "leave --image-size and --epochs out"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):
     with pytest.raises(SettingsError, match=message):
         run(*options)
+
+
+def test_none_leaves_a_setting_out():
+    settings, _ = run("--set", "train_limit=none", "--set", "publish_anyway=none", "--set", "backbone_weights=none")
+    assert (settings.train_limit, settings.publish_anyway, settings.backbone_weights) == (None, None, "none")
+
+
+def test_fresh_waits_until_the_dataset_is_known_to_be_there(tmp_path):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "settings.json").write_text("{}")
+    for dataset, left in ((str(tmp_path / "fotos"), True), ("fashion_mnist", False)):
+        arguments = parsed("--fresh", "--run-dir", str(run_dir), "--dataset", dataset)
+        settings, _ = run_from_arguments(arguments)
+        if left:
+            with pytest.raises(DataError, match="neither known nor a path that exists"):
+                start_over(arguments, settings, run_dir)
+        else:
+            start_over(arguments, settings, run_dir)
+        assert run_dir.exists() == left

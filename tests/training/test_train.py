@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import os
 import subprocess
@@ -18,7 +19,8 @@ from training import checkpoint
 from training import train as module
 from training import trainer as trainer_module
 from training.batch_norm import FusedBatchNormalization
-from training.datasets import load_training
+from training.datasets import DataError, load_training
+from training.export import export
 from training.settings import Settings, SettingsError, Stage
 from training.train import main, train
 from training.trainer import plan
@@ -163,6 +165,22 @@ def test_a_finished_run_is_not_trained_again(whole_run, monkeypatch):
     monkeypatch.setattr(module, "_run_epoch", None)
     train(SETTINGS, whole_run)
     assert len(history(whole_run)) == 4
+
+
+def test_data_that_have_changed_since_are_refused_by_training_and_export(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 100, (60, 8, 8), np.uint8), np.arange(60) % 3
+    path = tmp_path / "pets.npz"
+    np.savez(path, images=images, labels=np.array(["cat", "dog", "owl"])[labels])
+    settings = dataclasses.replace(SETTINGS, dataset=str(path), train_limit=None, stages=(Stage(32, 1),), head_epochs=0)
+    train(settings, tmp_path / "run")
+    np.savez(path, images=images, labels=np.array(["kitty", "dog", "owl"])[labels])
+    message = "the data have changed since .*run began with them: then 3 classes, .* start over with --fresh"
+    with pytest.raises(DataError, match=message):
+        train(settings, tmp_path / "run")
+    with pytest.raises(DataError, match=message):
+        export(tmp_path / "run", tmp_path / "export")
+    assert not (tmp_path / "export").exists()
 
 
 def test_another_seed_is_another_run(tmp_path, whole_run):

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from training import checkpoint, tune
-from training.settings import Settings, SettingsError, Stage
+from training.export import export
+from training.settings import Settings, SettingsError, Stage, settings_from
 from training.tune import draws, grid, main, parse_axis, search, table
 
 SETTINGS = Settings(
@@ -92,6 +93,13 @@ def test_a_search_is_ranked_drawn_and_goes_on_after_an_interruption(tmp_path, mo
     for trial in ("learning_rate=0.0001,batch_size=32", "learning_rate=0.001,batch_size=32"):
         assert (tmp_path / trial / "model.keras").is_file()
         assert not (tmp_path / trial / "last.npz").exists()
+    best = tmp_path / rows[0]["trial"]
+    assert export(best, tmp_path / "export").is_dir()  # the winner can be published
+    with pytest.raises(SettingsError, match="is a finished trial of a search; export it"):
+        train(
+            settings_from(SETTINGS.to_dict() | trials[0], origin="here"),
+            tmp_path / "learning_rate=0.0001,batch_size=32",
+        )
 
 
 def test_an_ablation_changes_one_setting_at_a_time(tmp_path, monkeypatch, capsys):

@@ -18,6 +18,7 @@ __all__ = [
     "Source",
     "Split",
     "TrainingData",
+    "check_exists",
     "default_name",
     "load_test",
     "load_training",
@@ -66,6 +67,11 @@ def load_test(source: Source = _FASHION_MNIST) -> Split:
         DataError: an unknown name, or data that are missing or not what they should be.
     """
     return _loader(source).load_test(source)
+
+
+def check_exists(source: Source) -> None:
+    """Raises DataError unless the dataset is a known name or a path of a kind that can be read."""
+    _loader(source)
 
 
 def default_name(source: Source) -> str:

@@ -55,6 +55,21 @@ class TrainingData:
     facts: Mapping[str, Any] = field(default_factory=dict)  # goes into the manifest: where from, what was left out
 
 
+def light_on_dark(images: np.ndarray) -> np.ndarray:
+    """Grey images, uint8 (N, H, W, 1), as the served graph turns them: negated where the border's median is above 127.
+
+    The same as training.preprocessing.polarised, which is TensorFlow's and of one image.
+    """
+    border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)[..., 0]
+    middle = border.shape[1] // 2
+    light = np.partition(border, middle, axis=1)[:, middle] > 127
+    if not light.any():
+        return images
+    turned = images.copy()
+    turned[light] = 255 - turned[light]
+    return turned
+
+
 def png(image: np.ndarray) -> bytes:
     """One image, uint8 (H, W, 1 or 3), as PNG."""
     buffer = io.BytesIO()

@@ -24,7 +24,6 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)
 BATCH_SIZE = 10_000  # images a file
-VALIDATION_FRACTION = 0.1  # 5,000 of 50,000
 _PIXELS = 3 * 32 * 32
 _FOLDERS = ("", "cifar-10-batches-py", "cifar-10-batches-bin")
 _ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz")
@@ -39,7 +38,7 @@ _UNPICKLABLE = (
 
 
 def load_training(source: Source, limit: int | None = None) -> TrainingData:
-    """Loads the five training batches; of every class a tenth validates, chosen by the source's split_seed.
+    """Loads the five training batches; of every class a part validates, as the source says.
 
     Args:
         source: its data_dir is the folder of the files, or the archive; None: CIFAR10_DIR, or Keras' download.
@@ -49,7 +48,8 @@ def load_training(source: Source, limit: int | None = None) -> TrainingData:
         DataError: a file is missing, truncated or foreign.
     """
     data, test = _load(source, TRAIN, TEST)
-    parts = split(data.labels, CLASSES, "cifar10", seed=source.split_seed, validation=VALIDATION_FRACTION, test=None)
+    seed, fraction = source.split_seed, source.validation_fraction
+    parts = split(data.labels, CLASSES, "cifar10", seed=seed, validation=fraction, test=None)
     return training_data(
         *(Split(data.images[part], data.labels[part]) for part in (parts.train, parts.validation)),
         test.images,

@@ -107,9 +107,13 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _layout(path: Path, line: bytes) -> tuple[_Layout, bool]:
-    """What the first line says, and whether it is a header: more than half of it is no number."""
+    """What the first line says, and whether it is a header: more than half of it is no number, a column is called
+    `label`, or the columns are numbered, as pandas does it."""
     fields = [field.strip() for field in _fields(path, 1, line)]
-    is_header = sum(not _is_number(field) for field in fields) > len(fields) / 2 and len(fields) > 2
+    no_numbers = sum(not _is_number(field) for field in fields)
+    numbered = len(fields) > 256 and fields == [str(number) for number in range(len(fields))]  # no pixel has more
+    named = LABEL in (field.lower() for field in fields)
+    is_header = len(fields) > 2 and (no_numbers > len(fields) / 2 or named or numbered)
     pixels = len(fields) - 1
     side = math.isqrt(pixels)
     if pixels < 1 or side * side != pixels:

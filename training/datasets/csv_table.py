@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from training.datasets import digests
-from training.datasets.base import DataError, Source, Split, TrainingData
+from training.datasets.base import DataError, Source, Split, TrainingData, light_on_dark
 from training.datasets.csv_lines import read
 from training.datasets.labels import Classes, classes_of
 from training.datasets.splitting import Parts, split, training_data
@@ -64,10 +64,10 @@ def load_test(source: Source) -> Split:
     classes = classes_of(table.labels, source.class_names, str(train_path))
     if test_path is not None:
         test = read(test_path)
-        return Split(test.images, classes.number(test.labels, test.place))
+        return Split(light_on_dark(test.images), classes.number(test.labels, test.place))
     labels = classes.number(table.labels, table.place)
     positions = _split(labels, classes, train_path, source, with_test=True).test
-    return Split(table.images[positions], labels[positions])
+    return Split(light_on_dark(table.images[positions]), labels[positions])
 
 
 def _split(labels: np.ndarray, classes: Classes, path: Path, source: Source, *, with_test: bool) -> Parts:

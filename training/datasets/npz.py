@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from training.datasets import digests
-from training.datasets.base import DataError, Source, Split, TrainingData
+from training.datasets.base import DataError, Source, Split, TrainingData, light_on_dark
 from training.datasets.labels import Classes, classes_of, texts
 from training.datasets.splitting import split, training_data
 
@@ -56,7 +56,8 @@ def load_test(source: Source) -> Split:
     path = Path(source.dataset).expanduser()
     with path.open("rb") as file:
         arrays = _Arrays(path, file, source)
-        return arrays.test()
+        test = arrays.test()
+    return Split(light_on_dark(test.images), test.labels) if test.images.shape[-1] == 1 else test
 
 
 class _Arrays:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from training.datasets.base import DataError, Preprocessing, Split, TrainingData
+from training.datasets.base import DataError, Preprocessing, Split, TrainingData, light_on_dark
 from training.datasets.labels import listed
 
 
@@ -119,7 +119,7 @@ def training_data(
     sha256: str,
     limit: int | None,
 ) -> TrainingData:
-    """Training data of arrays: repeats dropped, cut to `limit`, with the facts.
+    """Training data of arrays: repeats dropped, cut to `limit`, grey images turned as they are served, with the facts.
 
     Args:
         train, validation: images uint8 (N, H, W, C), labels int64 (N,).
@@ -133,6 +133,8 @@ def training_data(
     check_every_class_trains(kept.labels, classes, origin)
     train, validation = kept.first(limit), validation.first(limit)
     facts = facts_of(train, validation, classes, origin, sha256, dropped_duplicates=dropped)
+    if preprocessing == "fashion_mnist":
+        train, validation = (Split(light_on_dark(part.images), part.labels) for part in (train, validation))
     return TrainingData(train, validation, classes, preprocessing, facts)
 
 

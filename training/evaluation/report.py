@@ -21,7 +21,7 @@ from training.evaluation.mistakes import confident_mistakes, directions, likely_
 from training.evaluation.reliability import reliability
 from training.evaluation.robustness import robustness
 from training.evaluation.served import Served
-from training.evaluation.subject import Effort, Subject, check_classes
+from training.evaluation.subject import Effort, Subject
 
 MISTAKES, NEIGHBOURS, LABEL_ERRORS = 24, 5, 24  # shown
 
@@ -107,7 +107,7 @@ def _answers(subject: Subject) -> dict[str, Any]:
 
 
 def _against(subject: Subject, other_dir: Path) -> dict[str, Any]:
-    check_classes(
+    manifest.check_classes(
         subject.classes, manifest.read(other_dir)["classes"], subject.version_dir, f"version {other_dir.name}"
     )
     right, other_right = (

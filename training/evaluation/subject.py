@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from training import manifest
-from training.datasets import DataError, Source, Split, TrainingData, load_training, png
+from training.datasets import Source, Split, TrainingData, load_training, png
 from training.datasets.splitting import some_of_every
 from training.evaluation import projection
 from training.evaluation.cache import Cache, digest_of
@@ -88,7 +88,7 @@ class Subject:
         self.described: dict[str, Any] = manifest.read(version_dir)
         self.classes: list[str] = self.described["classes"]
         self.training: TrainingData = load_training(source)
-        check_classes(self.classes, list(self.training.classes), version_dir, f"the dataset {source.dataset}")
+        manifest.check_classes(self.classes, list(self.training.classes), version_dir, f"the dataset {source.dataset}")
         self.whole_test = manifest.load_test_of(version_dir, source)
         self.positions = _some(self.whole_test.labels, effort.test_images)  # of `test` in `whole_test`
         self.test = _at(self.whole_test, self.positions)
@@ -106,8 +106,16 @@ class Subject:
         return self.cache.array(
             "probabilities",
             {"of": _digest(served.version_dir)},
-            lambda: served.ask([png(image) for image in self.test.images], "probabilities", "evaluating"),
+            lambda: served.ask(
+                [png(image) for image in self._test_of(served.version_dir).images], "probabilities", "evaluating"
+            ),
         )
+
+    def _test_of(self, version_dir: Path) -> Split:
+        """The test images as a version, this or another, sees them: photos are read at its size."""
+        if manifest.read(version_dir)["view"] == self.described["view"]:
+            return self.test
+        return _at(manifest.load_test_at_its_size(version_dir, self.source), self.positions)
 
     def subset(self, count: int) -> Split:
         """About `count` of the test images, some of every class."""
@@ -135,28 +143,6 @@ class Subject:
         """The positions of some training images, int64 (M,), and their features, float32 (M, K)."""
         positions = _some(self.training.train.labels, self.effort.candidates)
         return positions, self.features(_at(self.training.train, positions), "training images")
-
-
-def check_classes(classes: list[str], found: list[str], version_dir: Path, whose: str) -> None:
-    """Whether something has the classes of a version, in their order.
-
-    Raises:
-        DataError: it does not; the message says which are missing and which unknown.
-    """
-    if classes == found:
-        return
-    missing, foreign = [one for one in classes if one not in found], [one for one in found if one not in classes]
-    raise DataError(
-        f"{whose} has {len(found)} classes ({_first(found)}); expected the {len(classes)} of {version_dir}: "
-        f"{_first(classes)}"
-        + (f". Missing: {_first(missing)}" * bool(missing))
-        + (f". Unknown: {_first(foreign)}" * bool(foreign))
-        + (". They are the same in another order" * (not missing and not foreign))
-    )
-
-
-def _first(names: list[str], count: int = 10) -> str:
-    return ", ".join(names[:count]) + ", …" * (len(names) > count)
 
 
 def _some(labels: np.ndarray, count: int | None) -> np.ndarray:

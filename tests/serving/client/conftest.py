@@ -41,13 +41,14 @@ class FakeServing:
 
     Attributes:
         faults: played before the contract, one a POST.
-        versions: version -> state.
+        versions: version -> state; errors: version -> what kept it from loading.
         replicas: `versions` of several servers behind one address that takes them in turn; instead of `versions`.
         predicted_by: (signature, version, number of images) of every predict request that was answered.
     """
 
     versions: dict[int, str] = field(default_factory=lambda: {1: "AVAILABLE"})
     replicas: list[dict[int, str]] = field(default_factory=list)
+    errors: dict[int, str] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     names: tuple[str, ...] = NAMES
     user: str = USER
@@ -116,12 +117,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/metadata"):
             self._metadata()
         elif self.path == "/v1/models/fashion_mnist":
-            status = {"error_code": "OK", "error_message": ""}
             states = sorted(self.fake.versions.items(), reverse=True)
-            entries = [{"version": str(v), "state": state, "status": status} for v, state in states]
+            entries = [{"version": str(v), "state": state, "status": self._error(v)} for v, state in states]
             self.answer(200, {"model_version_status": entries})
         else:
             self.answer(404, {"error": "Could not find any versions of model " + self.path.split("/")[3]})
+
+    def _error(self, version: int) -> dict[str, str]:
+        message = self.fake.errors.get(version, "")
+        return {"error_code": "UNKNOWN" if message else "OK", "error_message": message}
 
     def _metadata(self) -> None:
         parts = self.path.split("/")
@@ -132,6 +136,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(400, {"error": f"Unrecognized servable version label: {label}"})
                 return
             version = self.fake.labels[label]
+            if self.fake.versions.get(version) != "AVAILABLE":
+                self.answer(404, {"error": f"Servable not found for request: Specific(fashion_mnist, {version})"})
+                return
         dims = [{"size": "-1", "name": ""}, {"size": "4", "name": ""}]
         info = {"dtype": "DT_FLOAT", "tensor_shape": {"dim": dims, "unknown_rank": False}, "name": "x:0"}
         free = {"dtype": "DT_STRING", "tensor_shape": {"dim": [], "unknown_rank": True}, "name": "y:0"}

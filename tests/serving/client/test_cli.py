@@ -151,6 +151,15 @@ def test_status_tells_the_labels_and_who_is_asked_without_one(cli, fake):
     assert "without a label" not in cli("status").stdout
 
 
+def test_status_fails_where_a_label_has_no_loaded_version(cli, fake):
+    fake.versions = {1: "END", 2: "AVAILABLE"}
+    fake.labels = {"stable": 1, "canary": 2}
+    done = cli("status")
+    assert done.returncode == 1
+    assert "requests with the label stable fail: its version is not loaded" in done.stdout
+    assert json.loads(cli("status", "--json").stdout)["labels_not_loaded"] == ["stable"]
+
+
 def test_status_fails_when_nothing_is_available(cli, fake):
     fake.versions = {1: "END"}
     assert cli("status").returncode == 1

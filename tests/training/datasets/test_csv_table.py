@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from training.datasets import DataError, Source, load_test, load_training
 from training.datasets.csv_lines import read
+from training.preprocessing import View
 
 ROWS, SIDE = 60, 4
 HEADER = "label," + ",".join(f"pixel{number}" for number in range(SIDE * SIDE))
 RNG = np.random.default_rng(0)
-PIXELS = RNG.integers(0, 256, (ROWS, SIDE, SIDE, 1), np.uint8)
+PIXELS = RNG.integers(0, 128, (ROWS, SIDE, SIDE, 1), np.uint8)  # no light ground, which would be turned
 LABELS = np.arange(ROWS) % 3
 
 
@@ -75,6 +77,23 @@ def test_the_labels_may_stand_in_a_column_called_so(tmp_path, column):
     assert table.labels.tolist() == LABELS.astype(str).tolist()
 
 
+def test_numbered_columns_are_a_header(tmp_path):
+    table = read(write(tmp_path / "pets.csv", [",".join(["label", *map(str, range(SIDE * SIDE))]), *lines()]))
+    np.testing.assert_array_equal(table.images, PIXELS)
+    assert table.labels.tolist() == LABELS.astype(str).tolist()
+
+
+def test_dark_on_light_is_turned_as_the_served_graph_turns_it(tmp_path):
+    view = View(size=SIDE)
+    pixels = RNG.integers(0, 256, PIXELS.shape, np.uint8)
+    pixels[:, 1:3, 1:3] = 10
+    source = Source(str(write(tmp_path / "strokes.csv", lines(pixels=pixels))))
+    data, test = load_training(source), load_test(source)
+    served = {view.of_pixels(tf.constant(image, tf.float32)).numpy().astype(np.uint8).tobytes() for image in pixels}
+    assert {image.tobytes() for part in (data.train, data.validation, test) for image in part.images} == served
+    assert {image.tobytes() for image in pixels} != served
+
+
 def test_a_name_with_a_comma_may_be_a_label(tmp_path):
     labels = np.array(['"T-shirt, top"', "Trouser", "Coat"])[LABELS]
     data = load_training(Source(str(write(tmp_path / "pets.csv", lines(labels)))))
@@ -115,7 +134,7 @@ def test_limit_keeps_the_first(tmp_path):
 def pair(tmp_path) -> Path:
     """A training CSV, whose first image is a test image as well, and a test CSV without the class 1."""
     write(tmp_path / "pets-train.csv", [HEADER, *lines()])
-    images = RNG.integers(0, 256, (4, SIDE, SIDE, 1), np.uint8)
+    images = RNG.integers(0, 128, (4, SIDE, SIDE, 1), np.uint8)
     images[3] = PIXELS[0]
     write(tmp_path / "pets-test.csv.gz", [HEADER, *lines([2, 0, 2, 0], images)])
     return tmp_path
@@ -210,6 +229,7 @@ def test_a_label_beyond_the_class_names(tmp_path):
         (["0,1,2,3"], r"4 columns; expected 1 for the label and a square number"),
         (["0," + ",".join("1" * 48)], "4x4x3 could be colour, in an order that a CSV does not tell"),
         (["0;1;2;3;4"], "are the values separated by commas"),
+        ([",".join(map(str, range(785)))], "line 1: 0 columns are called 'label' and the first one '0'"),
         ([",label,a,b,c,d", "0,1,2,3,4,5"], "is it an index"),
         (["label,label,b,c,d", "0,1,2,3,4"], "line 1: 2 columns are called 'label'"),
         (

@@ -12,7 +12,7 @@ from training.datasets import DataError, Source, load_test, load_training
 
 COUNT, SIDE = 60, 4
 RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 256, (COUNT, SIDE, SIDE), np.uint8)
+GREY = RNG.integers(0, 128, (COUNT, SIDE, SIDE), np.uint8)  # no light ground, which would be turned
 COLOUR = RNG.integers(0, 256, (COUNT, SIDE, SIDE, 3), np.uint8)
 LABELS = np.arange(COUNT) % 3
 
@@ -228,3 +228,14 @@ def test_a_broken_file(tmp_path, content, message):
     path = Path(source.dataset)
     path.write_bytes(content(path.read_bytes()))
     refused(source, message)
+
+
+def test_grey_images_on_a_light_ground_are_turned_in_every_part(tmp_path):
+    source = write(tmp_path, **in_parts(255 - GREY))
+    data = load_training(source)
+    for part, bound in (
+        (data.train, slice(0, 40)),
+        (data.validation, slice(40, 48)),
+        (load_test(source), slice(48, 60)),
+    ):
+        np.testing.assert_array_equal(part.images[..., 0], GREY[bound])
