@@ -9,7 +9,7 @@ tidied up by the next one. A label that clients ask by never goes away: a canary
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,8 +89,9 @@ def promote(site: Site, move: Move, connect: Connect, say: Say) -> None:
         if labels.get(move.label) == move.version and _answering(connect, move.label) == move.version:
             say(f"version {move.version} of {move.model} is {move.label} already")
             if _latest_in_log(site, move) != move.version:
-                _log(site, move, None)
-            _release(site, move, config, loaded, client, say)
+                _log(site, move, {move.label: None})
+            if STABLE in labels:
+                _release(site, move, config, loaded, client, say)
             return
         former = {path: path.read_text(encoding="utf-8") for path in (site.truth, site.local) if path.exists()}
         try:
@@ -107,7 +108,10 @@ def promote(site: Site, move: Move, connect: Connect, say: Say) -> None:
             _wait_for_label(connect, move)
             source = labels.get(move.label) or (max(loaded, default=None) if move.label == STABLE else None)
             source = None if source == move.version else source
-            _log(site, move, source)
+            moved = {move.label: source}
+            if entry.version_labels.get(CANARY, 0) != labels.get(CANARY, 0):
+                moved[CANARY] = labels.get(CANARY)
+            _log(site, move, moved)
         except BaseException:
             for path, text in former.items():
                 models_config.replace(path, text)
@@ -136,8 +140,11 @@ def previous(site: Site, model: str, label: str = STABLE) -> int:
         return stable
     on_disk = version_files.numbers(site.folder(model))
     had = promotion_log.history(promotion_log.read(site.log), model, STABLE)
-    if stable in had:  # an entry above it is of a move that was taken back or cut short
-        had = had[had.index(stable) + 1 :]
+    if stable in had:
+        above = had[: had.index(stable)]
+        if above and next((version for version in had[1:] if version in on_disk), None) == stable:
+            return stable  # a rollback that was killed before it was logged: it is finished first
+        had = had[len(above) + 1 :]
     lower = [version for version in on_disk[::-1] if version < stable]
     found = next((version for version in [*had, *lower] if version != stable and version in on_disk), None)
     if found is None:
@@ -179,10 +186,8 @@ def _vouched_for(site: Site, move: Move) -> list[str] | None:
         raise PromotionError(
             f"{error}. Nothing says what this version should be; --force takes it all the same"
         ) from error
-    bad = [one for one in version_files.check(version_dir) if one.state != version_files.OK]
-    if bad:
-        listed = ", ".join(f"{one.file} ({one.state})" for one in bad)
-        raise PromotionError(f"version {move.version} of {move.model} is damaged: {listed}; publish it again")
+    if damage := version_files.damage(version_dir):
+        raise PromotionError(f"version {move.version} of {move.model} is damaged: {damage}; publish it again")
     names = (manifest.get("name"), manifest.get("version"))
     if names != (move.model, move.version) and not move.trusted:
         raise PromotionError(
@@ -273,9 +278,13 @@ def _latest_in_log(site: Site, move: Move) -> int | None:
     return next(iter(promotion_log.history(promotion_log.read(site.log), move.model, move.label)), None)
 
 
-def _log(site: Site, move: Move, source: int | None) -> None:
-    entry = promotion_log.Entry(promotion_log.now(), move.model, move.label, source, move.version, move.command)
-    promotion_log.append(site.log, entry)
+def _log(site: Site, move: Move, moved: Mapping[str, int | None]) -> None:
+    """A line for each label that has gone to the move's version, by what had it before."""
+    now = promotion_log.now()
+    promotion_log.append(
+        site.log,
+        *(promotion_log.Entry(now, move.model, label, was, move.version, move.command) for label, was in moved.items()),
+    )
 
 
 def _wait_for_label(connect: Connect, move: Move) -> None:
@@ -311,7 +320,8 @@ def _release(site: Site, move: Move, config: ModelServerConfig, loaded: set[int]
     try:
         _wait(lambda: not leaving & {one.version for one in _status(client) if one.state != "END"}, move, "")
     except (PromotionError, ServingError):  # the label has moved: that is done, whatever the server says of the rest
-        say(f"still being unloaded: {', '.join(map(str, sorted(leaving)))}")
+        if leaving:
+            say(f"still being unloaded: {', '.join(map(str, sorted(leaving)))}")
     latest = max(kept)
     if latest != entry.version_labels.get(STABLE, latest):
         say(f"requests without a label go to version {latest}, the highest that is loaded; ask for stable by its label")

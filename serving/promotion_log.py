@@ -44,18 +44,18 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def append(path: Path, entry: Entry) -> None:
-    """Add a line, on disk when this returns.
+def append(path: Path, *entries: Entry) -> None:
+    """Add a line each, on disk when this returns.
 
     Raises:
         OSError: it cannot be written; no half of it stays.
     """
-    values = {key: getattr(entry, name) for key, name in _KEYS.items()}
+    values = [{key: getattr(entry, name) for key, name in _KEYS.items()} for entry in entries]
+    lines = "".join(f"{json.dumps(one)}\n" for one in values).encode()
     with path.open("ab", buffering=0) as file:
         size = file.tell()
         try:
-            line = (json.dumps(values) + "\n").encode()
-            if file.write(line) < len(line):
+            if file.write(lines) < len(lines):
                 raise OSError(errno.ENOSPC, "only half of a line could be written", str(path))
             os.fsync(file.fileno())
         except OSError:

@@ -63,11 +63,18 @@ def prune(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _stopped_like_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM, and SIGHUP of a terminal that closes, are an exception as well: the former config comes back."""
-    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in former.items():
-        if handler is signal.SIG_DFL:  # not under nohup
-            signal.signal(number, signal.default_int_handler)
+    """SIGTERM, and SIGHUP of a terminal that closes, are an exception as well: the former config comes back. The first
+    signal is the last: a second one would come in between."""
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    heard = [number for number, handler in former.items() if handler is not signal.SIG_IGN]  # SIGHUP not under nohup
+
+    def stop(*_: object) -> None:
+        for number in heard:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in heard:
+        signal.signal(number, stop)
     try:
         yield
     finally:

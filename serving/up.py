@@ -100,13 +100,10 @@ def _damage(name: str, folder: Path) -> str | None:
     """What is wrong with the newest version of a model that no one has configured; None where nothing is known."""
     version_dir = version_files.version_folder(folder, version_files.numbers(folder)[-1])
     try:
-        bad = [one for one in version_files.check(version_dir) if one.state != version_files.OK]
+        damage = version_files.damage(version_dir)
     except NoManifest:
         return None  # a SavedModel of others
-    if not bad:
-        return None
-    listed = ", ".join(f"{one.file} ({one.state})" for one in bad)
-    return f"{name} is not served: {version_dir} is damaged: {listed}; publish it again"
+    return f"{name} is not served: {version_dir} is damaged: {damage}; publish it again" if damage else None
 
 
 def _check_port(name: str, port: str, host: str) -> None:

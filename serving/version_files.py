@@ -81,6 +81,15 @@ def check(version_dir: Path) -> list[FileCheck]:
     return [FileCheck(name, _state(present.get(name), expected.get(name))) for name in sorted({*present, *expected})]
 
 
+def damage(version_dir: Path) -> str:
+    """The files that are not as the manifest says, with what they are instead; empty where all are.
+
+    Raises:
+        NoManifest: there is nothing to compare with.
+    """
+    return ", ".join(f"{one.file} ({one.state})" for one in check(version_dir) if one.state != OK)
+
+
 def _state(path: Path | None, expected: str | None) -> str:
     if path is None:
         return MISSING

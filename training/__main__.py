@@ -30,7 +30,7 @@ from training.versions import versions
 def _published_before_it_was_noted(publishing: Path, export_dir: Path, base_path: Path) -> int | None:
     """The version that this run has become already, where it was killed before it could write that down."""
     newest = versions(base_path)[-1:]
-    if publishing.is_file() and newest and same_graph(export_dir, base_path / str(newest[0])):
+    if publishing.is_file() and export_dir.is_dir() and newest and same_graph(export_dir, base_path / str(newest[0])):
         return newest[0]
     return None
 
@@ -53,19 +53,19 @@ def main(argv: list[str] | None = None) -> int:
             )
         train(settings, run_dir)
         export_dir = run_dir / "export"
-        # in a process of its own: export needs TensorFlow as Keras' backend, whatever trained
-        command = [sys.executable, "-m", "training.export", "--run-dir", str(run_dir), "--output", str(export_dir)]
-        subprocess.run(command, env=os.environ | {"KERAS_BACKEND": "tensorflow"}, check=True)
-
-        @functools.cache
-        def load_test(version_dir: Path) -> Split:
-            return manifest.load_test_at_its_size(version_dir, settings.source).first(settings.train_limit)
-
-        print(table(evaluate_export(export_dir, load_test(export_dir))))
-        force = arguments.force or settings.publish_anyway
-        gate = judge(export_dir, base_path, load_test, tolerance=arguments.tolerance, force=force)
         version = _published_before_it_was_noted(publishing, export_dir, base_path)
         if version is None:
+            # in a process of its own: export needs TensorFlow as Keras' backend, whatever trained
+            command = [sys.executable, "-m", "training.export", "--run-dir", str(run_dir), "--output", str(export_dir)]
+            subprocess.run(command, env=os.environ | {"KERAS_BACKEND": "tensorflow"}, check=True)
+
+            @functools.cache
+            def load_test(version_dir: Path) -> Split:
+                return manifest.load_test_at_its_size(version_dir, settings.source).first(settings.train_limit)
+
+            print(table(evaluate_export(export_dir, load_test(export_dir))))
+            force = arguments.force or settings.publish_anyway
+            gate = judge(export_dir, base_path, load_test, tolerance=arguments.tolerance, force=force)
             publishing.touch()
             version = publish(export_dir, base_path, gate=gate)
         version_dir = base_path / str(version)
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last finished epoch", file=sys.stderr)
         return 130
-    print(f"published as {version_dir} ({gate['reason']})")
+    print(f"published as {version_dir} ({manifest.read(version_dir)['gate']['reason']})")
     print(
         "A running server takes up the next version of a model by itself, until one was promoted. Then, and for a "
         f"model that is new to it: python -m serving promote {version_dir.name} --model {settings.model_name}"

@@ -83,7 +83,13 @@ def check_package(name: str, seed: int = 0) -> ClassifierMixin:
         ImportError: scikit-learn or xgboost is not installed; the text says how to.
     """
     try:
-        for needed in ("joblib", "sklearn.decomposition", "sklearn.model_selection", "sklearn.pipeline", "threadpoolctl"):
+        for needed in (
+            "joblib",
+            "sklearn.decomposition",
+            "sklearn.model_selection",
+            "sklearn.pipeline",
+            "threadpoolctl",
+        ):
             importlib.import_module(needed)
         return CLASSICAL[name].build(seed)
     except ImportError as error:

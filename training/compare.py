@@ -34,7 +34,14 @@ from training.cost import macs, weight_bytes
 from training.datasets import DataError, Source, Split, load_test, load_training
 from training.evaluation.classification import confusion_matrix, metrics
 from training.model import WeightsError
-from training.runs import add_run_arguments, check_same_run, replace_file, run_from_arguments, start_over
+from training.runs import (
+    add_run_arguments,
+    check_same_data,
+    check_same_run,
+    replace_file,
+    run_from_arguments,
+    start_over,
+)
 from training.settings import Settings, SettingsError, settings_from
 from training.train import train
 from training.tune import parse_value
@@ -127,9 +134,7 @@ def compare(
     planned = [(text, *parse_model(text, settings)) for text in models]
     directory.mkdir(parents=True, exist_ok=True)
     check_same_run(settings, directory)
-    for _, name, own in planned:
-        if name in CLASSICAL:
-            check_package(name, own.seed)
+    check_same_data(load_training(settings.source), directory)
     tests: dict[Source, Split] = {}  # photos are read at the size of the model that is asked about them
     rows = []
     for number, (text, name, own) in enumerate(planned, start=1):
@@ -285,7 +290,9 @@ def main(argv: list[str] | None = None) -> int:
         arguments.run_dir = arguments.run_dir or Path("runs") / f"compare-{Path(arguments.preset).stem}"
         settings, directory = run_from_arguments(arguments)
         for text in arguments.models:
-            parse_model(text, settings)
+            name, _ = parse_model(text, settings)
+            if name in CLASSICAL:
+                check_package(name)
         start_over(arguments, settings, directory)
         rows = compare(settings, arguments.models, directory, arguments.to)
     except (SettingsError, DataError, WeightsError, ConversionError, OSError, ImportError) as error:

@@ -7,8 +7,9 @@ right, each should be right half of the time.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from training import manifest
-from training.datasets import DataError, Split, names
+from training.datasets import DataError, Split, split_settings
 from training.evaluation.served import answers
 from training.versions import versions
 
@@ -96,8 +97,11 @@ def compare(candidate: Path, in_service_dir: Path, load_test: Callable[[Path], S
         GateError: they know different classes, or were trained on different splits.
         DataError: the test images cannot be had.
     """
-    described, other = (manifest.read(path) for path in (candidate, in_service_dir))
-    classes, others = described["classes"], other["classes"]
+    described = manifest.read(candidate)
+    with _readable(in_service_dir):
+        other = manifest.read(in_service_dir)
+        others = other["classes"]
+    classes = described["classes"]
     if classes != others:
         raise GateError(
             f"the candidate knows the classes {', '.join(classes)}; version {in_service_dir.name} in service knows "
@@ -105,10 +109,13 @@ def compare(candidate: Path, in_service_dir: Path, load_test: Callable[[Path], S
         )
     _check_same_split(described.get("training", {}), other.get("training", {}), in_service_dir.name)
     test = load_test(candidate)
-    other_test = test if described.get("view") == other.get("view") else load_test(in_service_dir)
+    right = answers(candidate, test) == test.labels
+    with _readable(in_service_dir):
+        other_test = test if described.get("view") == other.get("view") else load_test(in_service_dir)
     if not np.array_equal(test.labels, other_test.labels):
         raise GateError(f"the test images of the candidate are not those of version {in_service_dir.name} in service")
-    right, other_right = answers(candidate, test) == test.labels, answers(in_service_dir, other_test) == test.labels
+    with _readable(in_service_dir):
+        other_right = answers(in_service_dir, other_test) == test.labels
     first, second = int(np.sum(right & ~other_right)), int(np.sum(other_right & ~right))
     return Comparison(
         int(in_service_dir.name), len(test), float(right.mean()), float(other_right.mean()), first, second,
@@ -118,8 +125,9 @@ def compare(candidate: Path, in_service_dir: Path, load_test: Callable[[Path], S
 
 def _check_same_split(training: Mapping[str, Any], other: Mapping[str, Any], version: str) -> None:
     """Raises GateError where test images of one may be what the other was trained on."""
-    if training.get("dataset") in names():
-        return  # which have a test set of their own
+    heeded = split_settings(training.get("dataset", ""))
+    if "test_fraction" not in heeded:
+        return  # there is a test set apart
     for name in ("split_seed", "test_fraction"):
         value, others = training.get(name), other.get(name)
         if None not in (value, others) and value != others:
@@ -127,6 +135,19 @@ def _check_same_split(training: Mapping[str, Any], other: Mapping[str, Any], ver
                 f"{name} is {value}, for version {version} in service it was {others}: each may have been trained on "
                 "what the other is tested on. Train with the same"
             )
+
+
+@contextlib.contextmanager
+def _readable(in_service_dir: Path) -> Iterator[None]:
+    """Whatever is wrong with the version in service is an objection, which --force overrules."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+        raise GateError(
+            f"version {in_service_dir.name} in service cannot be compared with ({type(error).__name__}: {error})"
+        ) from error
 
 
 def judge(
@@ -159,13 +180,13 @@ def judge(
     in_service_dir = base_path / str(against)
     verdict: dict[str, Any] = {"against": against, "tolerance": tolerance}
     try:
-        if same_graph(candidate, in_service_dir):
+        with _readable(in_service_dir):
+            same = same_graph(candidate, in_service_dir)
+        if same:
             return {"decision": "published", "against": against, "reason": f"the same graph as version {against}"}
         comparison = compare(candidate, in_service_dir, load_test)
     except (GateError, DataError, FileNotFoundError) as error:
         problem = str(error)
-    except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
-        problem = f"version {against} in service cannot be compared with ({type(error).__name__}: {error})"
     else:
         print(comparison)
         verdict |= asdict(comparison)

@@ -11,6 +11,7 @@ import keras
 
 from training import manifest
 from training.backbones import Backbone, backbone
+from training.datasets import split_settings
 from training.settings import MODELS, Settings
 from training.versions import MODEL_FILE
 
@@ -88,7 +89,8 @@ def load_initial_weights(model: keras.Model, settings: Settings, classes: Sequen
         Where they came from, in words, for the manifest.
 
     Raises:
-        WeightsError: the download failed, or the file or the version is missing or does not fit.
+        WeightsError: the download failed, or the file or the version is missing, does not fit, or has been trained on
+            images that are now held out.
     """
     if settings.init_from is None:
         return load_backbone_weights(model, settings)
@@ -122,7 +124,7 @@ def _check_same_split(settings: Settings, before: Mapping[str, Any], option: str
     """Raises WeightsError where a version has been trained on images of the same data that are now held out."""
     if before.get("dataset") != settings.dataset:
         return
-    for name in ("split_seed", "validation_fraction", "test_fraction"):
+    for name in split_settings(settings.dataset):
         if before.get(name, getattr(settings, name)) != getattr(settings, name):
             raise WeightsError(
                 f"{option}: it was trained with {name}={before[name]}, and so on images that {name}="

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from training import manifest
-from training.datasets import DataError
+from training.datasets import DataError, Source
 from training.gate import GateError, add_gate_arguments, judge
 from training.settings import MODELS
 from training.versions import next_version, versions
@@ -160,11 +161,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         base_path = arguments.base_path or MODELS / _name(source)
         publish(source, base_path, dry_run=True)  # intact, before anything takes time
+
+        @functools.cache
+        def data() -> Source:
+            return manifest.source_of(source, arguments.dataset, arguments.data_dir)
+
         gate = judge(
-            source, base_path,
-            lambda version_dir: manifest.load_test_at_its_size(
-                version_dir, manifest.source_of(source, arguments.dataset, arguments.data_dir)
-            ),
+            source, base_path, lambda version_dir: manifest.load_test_at_its_size(version_dir, data()),
             tolerance=arguments.tolerance, force=arguments.force,
         )  # fmt: skip
         version = publish(source, base_path, gate=gate, dry_run=arguments.dry_run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import tomllib
 from pathlib import Path
@@ -26,7 +27,10 @@ def cut_history(path: Path, epochs: int) -> None:
 def replace_file(path: Path, text: str) -> None:
     """Writes a file whole or not at all, whenever the process or the disk ends."""
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 
@@ -44,7 +48,7 @@ def check_same_data(data: TrainingData, run_dir: Path) -> None:
         raise DataError(
             f"the data have changed since {run_dir} began with them: then {len(before['classes'])} classes, sha256 "
             f"{before['sha256'][:12]}; now {len(now['classes'])}, {now['sha256'][:12]}. Bring the old ones back, "
-            "choose another --run-dir, or start over with --fresh"
+            "or train anew: into another --run-dir, or with --fresh"
         )
 
 

@@ -46,14 +46,14 @@ def train(settings: Settings, run_dir: Path) -> Path:
 
     Args:
         settings: what to do.
-        run_dir: holds settings.json, history.jsonl, last.npz, best.npz, initial_version.json (the manifest of the
-            version it goes on from, if any) and at the end model.keras.
+        run_dir: holds settings.json, data.json, history.jsonl, last.npz, best.npz, initial_version.json (the manifest
+            of the version it goes on from, if any) and at the end model.keras.
 
     Returns:
         The path of model.keras: the weights of the epoch with the best validation accuracy at settings.image_size.
 
     Raises:
-        SettingsError: run_dir holds a run with other settings.
+        SettingsError: run_dir holds a run with other settings, or a finished trial of a search.
         DataError, WeightsError: the data or the initial weights cannot be had, or the data are others than before.
     """
     memory.keep_freed_memory()
@@ -63,7 +63,7 @@ def train(settings: Settings, run_dir: Path) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     check_same_run(settings, run_dir)
     check_same_data(data, run_dir)
-    if (run_dir / "result.json").is_file():
+    if (run_dir / "result.json").is_file() and not (run_dir / "last.npz").is_file():
         raise SettingsError(f"{run_dir} is a finished trial of a search; export it, or choose another --run-dir")
     epochs = plan(settings)
     last, best = run_dir / "last.npz", run_dir / "best.npz"

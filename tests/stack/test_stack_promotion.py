@@ -135,6 +135,7 @@ def test_publish_canary_stable_and_back_with_twenty_requests_a_second(stack, tes
         ("canary", None, NEXT, f"promote {NEXT} --label canary"),
         ("stable", VERSION, NEXT, f"promote {NEXT}"),
         ("stable", NEXT, VERSION, "rollback"),
+        ("canary", NEXT, VERSION, "rollback"),
     ]
     assert "no earlier one" in serving(stack, "rollback", code=7)
 
@@ -228,6 +229,7 @@ def test_a_canary_is_ended_and_a_stopped_promotion_leaves_the_former_config(stac
         )
         wait_until(lambda: (stack.checkout / CONFIG).read_text() != config, "the version was not asked for")
         process.send_signal(number)
+        process.send_signal(number)  # as a shell and the kernel both do when a terminal closes
         out, _ = process.communicate(timeout=60)
         assert (process.returncode, "the former config is back" in out) == (130, True)
         assert (stack.checkout / CONFIG).read_text() == config

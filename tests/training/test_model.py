@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import keras
 import numpy as np
@@ -165,10 +166,16 @@ def test_a_version_with_other_classes_gives_all_but_the_head(classes):
         np.testing.assert_array_equal(mine, before)
 
 
-def test_a_version_that_has_seen_what_is_held_out_now_is_refused():
-    model = build_classifier("mobilenet_v2", 10, 32, dropout=0.2, batch_norm_momentum=0.9)
+def test_a_version_that_has_seen_what_is_held_out_now_is_refused(tmp_path):
+    model = build_classifier("mobilenet_v2", 7, 32, dropout=0.2, batch_norm_momentum=0.9)
+    version = shutil.copytree(SHIPPED, tmp_path / "1")
+    described = manifest.read(version)
+    manifest.write(version, described | {"training": described["training"] | {"dataset": "photos"}})
+    begun = {"init_from": str(version), "split_seed": 1}
     with pytest.raises(WeightsError, match=r"trained with split_seed=0, and so on images that split_seed=1 holds out"):
-        load_initial_weights(model, settings("none", init_from=str(VERSION), split_seed=1), SEVEN)
+        load_initial_weights(model, settings("none", dataset="photos", **begun), SEVEN)
+    for other in ("pets", "fashion_mnist"):  # another dataset, or one that is split already
+        load_initial_weights(model, settings("none", dataset=other, **begun), SEVEN)
 
 
 def test_a_version_of_another_backbone_is_refused():

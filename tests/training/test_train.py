@@ -175,7 +175,7 @@ def test_data_that_have_changed_since_are_refused_by_training_and_export(tmp_pat
     settings = dataclasses.replace(SETTINGS, dataset=str(path), train_limit=None, stages=(Stage(32, 1),), head_epochs=0)
     train(settings, tmp_path / "run")
     np.savez(path, images=images, labels=np.array(["kitty", "dog", "owl"])[labels])
-    message = "the data have changed since .*run began with them: then 3 classes, .* start over with --fresh"
+    message = "the data have changed since .*run began with them: then 3 classes, .* or with --fresh"
     with pytest.raises(DataError, match=message):
         train(settings, tmp_path / "run")
     with pytest.raises(DataError, match=message):

@@ -24,6 +24,7 @@ __all__ = [
     "load_training",
     "names",
     "png",
+    "split_settings",
 ]
 
 _NAMED = {"fashion_mnist": fashion_mnist, "cifar10": cifar10}
@@ -67,6 +68,13 @@ def load_test(source: Source = _FASHION_MNIST) -> Split:
         DataError: an unknown name, or data that are missing or not what they should be.
     """
     return _loader(source).load_test(source)
+
+
+def split_settings(dataset: str) -> tuple[str, ...]:
+    """The settings that decide which of its images are held out, as far as it has no such split itself."""
+    if dataset in _NAMED:
+        return _NAMED[dataset].SPLIT_SETTINGS
+    return "split_seed", "validation_fraction", "test_fraction"
 
 
 def check_exists(source: Source) -> None:

@@ -23,6 +23,7 @@ from training.datasets.splitting import split, training_data
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)
+SPLIT_SETTINGS = ("split_seed", "validation_fraction")
 BATCH_SIZE = 10_000  # images a file
 _PIXELS = 3 * 32 * 32
 _FOLDERS = ("", "cifar-10-batches-py", "cifar-10-batches-bin")

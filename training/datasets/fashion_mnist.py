@@ -14,6 +14,7 @@ from training.datasets import digests
 from training.datasets.base import DataError, Source, Split, TrainingData
 from training.datasets.splitting import training_data
 
+SPLIT_SETTINGS = ()
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

@@ -124,6 +124,8 @@ def test_a_canary_can_be_ended(site, fake, promote):
 def test_a_canary_where_nothing_is_stable_leaves_what_is_in_service(site, fake, promote):
     fake.labels = {"canary": 1}
     promote(1, "canary")
+    fake.versions = {1: "AVAILABLE", 2: "LOADING"}  # after a restart, say
+    promote(1, "canary")
     assert list(entry(site).model_version_policy.specific.versions) == [1, 2]
 
 
@@ -215,9 +217,20 @@ def test_a_rollback_never_goes_forward(site, fake, promote):
         fake.versions, fake.labels = {version: "AVAILABLE"}, {"stable": version}
         promote(version)
     config = models_config.read(site.truth)
-    models_config.find(config, MODEL).version_labels["stable"] = 2  # by hand, or by a rollback that was killed
+    models_config.find(config, MODEL).version_labels["stable"] = 2  # a rollback, killed before it was logged
     site.save(config)
+    assert promotion.previous(site, MODEL) == 2
+    fake.versions, fake.labels = {2: "AVAILABLE"}, {"stable": 2}
+    assert promote(2, command="rollback")[0] == f"version 2 of {MODEL} is stable already"
     assert promotion.previous(site, MODEL) == 1
+    models_config.find(config, MODEL).version_labels["stable"] = 1  # by hand
+    site.save(config)
+    shutil.rmtree(site.folder(MODEL) / "2")
+    fake.versions, fake.labels = {1: "AVAILABLE"}, {"stable": 1}
+    assert promotion.previous(site, MODEL) == 1
+    promote(1, command="rollback")
+    with pytest.raises(PromotionError, match="no earlier one"):
+        promotion.previous(site, MODEL)
 
 
 def test_what_a_killed_promotion_left_is_tidied_up_by_the_next(site, fake, promote):
