@@ -35,7 +35,7 @@ evaluate: $(VENV)/runtime ## a report on the newest version, with pictures, in r
 bench: $(VENV)/runtime $(PEERS)/installed ## throughput and latency beside other ways to serve (needs wrk and h2load)
 	$(BIN)/python -m serving.benchmark --peers $(PEERS) $(ARGS)
 
-bench-training: $(VENV)/runtime ## how long training takes to 94 %, growing resolution against the served one (hours on a CPU)
+bench-training: $(VENV)/runtime ## how long training takes to 94 %, growing resolution against the served one (half an hour and more)
 	$(BIN)/python -m training.benchmark $(ARGS)
 
 lint: $(VENV)/tests ## ruff and mypy

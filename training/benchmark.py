@@ -1,6 +1,7 @@
 """How long training takes to an accuracy: growing resolution against the served one throughout, in one run.
 
-python -m training.benchmark --target 0.94 --backbone-weights imagenet    # hours on a CPU: make bench-training
+python -m training.benchmark --target 0.94 --backbone-weights imagenet    # make bench-training
+python -m training.benchmark --set stages='[{image_size = 48, epochs = 4}, {image_size = 96, epochs = 4}]'
 python -m training.benchmark ...                                         # again: goes on where it stopped
 
 Both plans have the same epochs and the same cosine, and end as soon as the validation accuracy at the served resolution
@@ -28,12 +29,17 @@ PROGRESSIVE, THROUGHOUT = "growing resolution", "served resolution throughout"
 
 
 def plans(settings: Settings) -> dict[str, Settings]:
-    """The preset's own stages, and as many epochs at the served resolution."""
+    """The preset's own stages where they grow, else half of the epochs at half of the size; and as many epochs at the
+    served resolution."""
     size = settings.image_size
     epochs = sum(stage.epochs for stage in settings.stages)
-    shared = tuple(dataclasses.replace(stage, learning_rate=None) for stage in settings.stages)
+    growing = tuple(dataclasses.replace(stage, learning_rate=None) for stage in settings.stages)
+    if all(stage.image_size == size for stage in growing):
+        if epochs < 2:
+            raise SettingsError(f"growing resolution takes at least two epochs, got {epochs}")
+        growing = Stage(size // 2, epochs // 2), Stage(size, epochs - epochs // 2)
     return {
-        PROGRESSIVE: dataclasses.replace(settings, stages=shared),
+        PROGRESSIVE: dataclasses.replace(settings, stages=growing),
         THROUGHOUT: dataclasses.replace(settings, stages=(Stage(size, epochs),)),
     }
 
@@ -46,7 +52,7 @@ def run(settings: Settings, directory: Path) -> dict[str, dict[str, float | None
         images/s by resolution.
 
     Raises:
-        SettingsError: no target, or the directory of another benchmark.
+        SettingsError: no target, too few epochs to grow in, or the directory of another benchmark.
     """
     if settings.stop_at_accuracy is None:
         raise SettingsError("stop_at_accuracy must be set, the target")
@@ -132,6 +138,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.run_dir = arguments.run_dir or Path("runs") / f"time-to-{arguments.target}"
         settings, directory = run_from_arguments(arguments)
         settings = dataclasses.replace(settings, stop_at_accuracy=arguments.target)
+        plans(settings)
         start_over(arguments, settings, directory)
         results = run(settings, directory)
     except (SettingsError, DataError, WeightsError, OSError) as error:

@@ -36,7 +36,7 @@ def test_options_and_assignments_are_settings():
 @pytest.mark.parametrize(
     ("options", "stages"),
     [
-        (["--image-size", "64"], (Stage(64, 8),)),  # as many epochs as the preset's stages have
+        (["--image-size", "64"], (Stage(64, 4),)),  # as many epochs as the preset's stages have
         (["--epochs", "2"], (Stage(96, 2),)),
         (["--image-size", "64", "--epochs", "3"], (Stage(64, 3),)),
     ],

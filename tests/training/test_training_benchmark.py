@@ -29,6 +29,14 @@ def test_both_plans_have_as_many_epochs_and_one_cosine():
     assert found[THROUGHOUT].stages == (Stage(28, 3),)
 
 
+def test_a_preset_of_one_size_grows_from_half_of_it():
+    found = plans(dataclasses.replace(SETTINGS, stages=(Stage(28, 5),)))
+    assert found[PROGRESSIVE].stages == (Stage(14, 2), Stage(28, 3))
+    assert found[THROUGHOUT].stages == (Stage(28, 5),)
+    with pytest.raises(SettingsError, match="at least two epochs, got 1"):
+        plans(dataclasses.replace(SETTINGS, stages=(Stage(28, 1),)))
+
+
 def test_a_run_ends_at_the_target_and_its_time_is_reported(tmp_path):
     results = run(SETTINGS, tmp_path)
     assert json.loads((tmp_path / "time_to_accuracy.json").read_text()) == results
