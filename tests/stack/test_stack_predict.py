@@ -14,7 +14,7 @@ import pytest
 import requests
 import tensorflow as tf
 from PIL import Image
-from stack_helpers import b64, png
+from stack_helpers import b64, png, wait_until
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.client import InvalidArgument
@@ -131,10 +131,12 @@ def good_requests(stack, test_images):
     for thread in threads:
         thread.start()
     yield
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert len(statuses) > 10
+    try:
+        wait_until(lambda: len(statuses) > 10, "no ten good answers came")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert set(statuses) == {200}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import signal
@@ -226,6 +227,7 @@ def test_a_canary_is_ended_and_a_stopped_promotion_leaves_the_former_config(stac
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),  # the suite may run under nohup
         )
         wait_until(lambda: (stack.checkout / CONFIG).read_text() != config, "the version was not asked for")
         process.send_signal(number)
