@@ -53,12 +53,14 @@ def run(settings: Settings, directory: Path) -> dict[str, dict[str, float | None
 
     Raises:
         SettingsError: no target, too few epochs to grow in, or the directory of another benchmark.
+        DataError: the data cannot be had, or have changed since the benchmark began.
     """
     if settings.stop_at_accuracy is None:
         raise SettingsError("stop_at_accuracy must be set, the target")
     directory.mkdir(parents=True, exist_ok=True)
-    check_same_run(settings, directory)
-    images = len(load_training(settings.source, settings.train_limit).train)
+    data = load_training(settings.source, settings.train_limit)
+    check_same_run(settings, data, directory)
+    images = len(data.train)
     results, histories = {}, {}
     for name, one in plans(settings).items():
         print(f"{name}: {', '.join(f'{stage.epochs} x {stage.image_size} px' for stage in one.stages)}", flush=True)

@@ -76,8 +76,8 @@ CLASSICAL = {
 }
 
 
-def check_package(name: str, seed: int = 0) -> ClassifierMixin:
-    """An unfitted model.
+def unfitted(name: str, seed: int = 0) -> ClassifierMixin:
+    """A model of the registry, after a look at all that fitting it will import.
 
     Raises:
         ImportError: scikit-learn or xgboost is not installed; the text says how to.
@@ -118,7 +118,7 @@ def fit_classical(name: str, train: Split, *, seed: int = 0, limit: int = LIMIT)
             f"{counts.argmin()} has {counts.min()}"
         )
     started = time.perf_counter()
-    model = check_package(name, seed)
+    model = unfitted(name, seed)
     from joblib import parallel_config
     from sklearn.decomposition import PCA
     from sklearn.model_selection import GridSearchCV, StratifiedKFold

@@ -28,20 +28,13 @@ import numpy as np
 from training.augment import to_model_input
 from training.backbones import backbone
 from training.backbones import names as backbone_names
-from training.classical import CLASSICAL, check_package, fit_classical
+from training.classical import CLASSICAL, fit_classical, unfitted
 from training.convert import FORMATS, IMAGES, ConversionError, check_packages, convert
 from training.cost import macs, weight_bytes
 from training.datasets import DataError, Source, Split, load_test, load_training
 from training.evaluation.classification import confusion_matrix, metrics
 from training.model import WeightsError
-from training.runs import (
-    add_run_arguments,
-    check_same_data,
-    check_same_run,
-    replace_file,
-    run_from_arguments,
-    start_over,
-)
+from training.runs import add_run_arguments, check_same_run, replace_file, run_from_arguments, start_over
 from training.settings import Settings, SettingsError, settings_from
 from training.train import train
 from training.tune import parse_value
@@ -130,11 +123,11 @@ def compare(
 
     Raises:
         SettingsError: a model that does not exist or cannot be; before any is trained.
+        DataError: the data cannot be had, or have changed since the comparison began.
     """
     planned = [(text, *parse_model(text, settings)) for text in models]
     directory.mkdir(parents=True, exist_ok=True)
-    check_same_run(settings, directory)
-    check_same_data(load_training(settings.source), directory)
+    check_same_run(settings, load_training(settings.source), directory)
     tests: dict[Source, Split] = {}  # photos are read at the size of the model that is asked about them
     rows = []
     for number, (text, name, own) in enumerate(planned, start=1):
@@ -292,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
         for text in arguments.models:
             name, _ = parse_model(text, settings)
             if name in CLASSICAL:
-                check_package(name)
+                unfitted(name)  # says at once if a package is missing
         start_over(arguments, settings, directory)
         rows = compare(settings, arguments.models, directory, arguments.to)
     except (SettingsError, DataError, WeightsError, ConversionError, OSError, ImportError) as error:

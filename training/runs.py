@@ -52,7 +52,13 @@ def check_same_data(data: TrainingData, run_dir: Path) -> None:
         )
 
 
-def check_same_run(settings: Settings, run_dir: Path) -> None:
+def check_same_run(settings: Settings, data: TrainingData, run_dir: Path) -> None:
+    """Notes what a run began with, or holds settings and data against it.
+
+    Raises:
+        SettingsError: other settings.
+        DataError: the data have changed since.
+    """
     path = run_dir / "settings.json"
     if not path.is_file():
         replace_file(path, json.dumps(settings.to_dict(), indent=2) + "\n")
@@ -63,6 +69,7 @@ def check_same_run(settings: Settings, run_dir: Path) -> None:
             f"{run_dir} holds a run with other settings ({', '.join(changed)}); "
             "choose another --run-dir, or start over with --fresh"
         )
+    check_same_data(data, run_dir)
 
 
 def read_settings(run_dir: Path) -> Settings:

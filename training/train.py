@@ -29,14 +29,7 @@ from training.checkpoint import Progress
 from training.datasets import DataError, TrainingData, load_training
 from training.distribution import add_distribution_argument, distributed, own_run_directory, share, share_size
 from training.model import WeightsError, initial_version, load_initial_weights
-from training.runs import (
-    add_run_arguments,
-    check_same_data,
-    check_same_run,
-    cut_history,
-    run_from_arguments,
-    start_over,
-)
+from training.runs import add_run_arguments, check_same_run, cut_history, run_from_arguments, start_over
 from training.settings import Settings, SettingsError
 from training.trainer import Epoch, arrays, build, classifier, plan, random_generators
 
@@ -61,8 +54,7 @@ def train(settings: Settings, run_dir: Path) -> Path:
     keras.utils.set_random_seed(settings.seed)
     data = load_training(settings.source, settings.train_limit)
     run_dir.mkdir(parents=True, exist_ok=True)
-    check_same_run(settings, run_dir)
-    check_same_data(data, run_dir)
+    check_same_run(settings, data, run_dir)
     if (run_dir / "result.json").is_file() and not (run_dir / "last.npz").is_file():
         raise SettingsError(f"{run_dir} is a finished trial of a search; export it, or choose another --run-dir")
     epochs = plan(settings)

@@ -29,14 +29,7 @@ from training import checkpoint
 from training.ablation import ablation_table, ablations
 from training.datasets import DataError, load_training
 from training.model import WeightsError
-from training.runs import (
-    add_run_arguments,
-    check_same_data,
-    check_same_run,
-    replace_file,
-    run_from_arguments,
-    start_over,
-)
+from training.runs import add_run_arguments, check_same_run, replace_file, run_from_arguments, start_over
 from training.settings import Settings, SettingsError, settings_from
 from training.style import SERVED, drawing, save
 from training.train import train
@@ -126,11 +119,11 @@ def search(settings: Settings, trials: Sequence[Mapping[str, Any]], directory: P
 
     Raises:
         SettingsError: a trial that cannot be, or the directory of another search; before any is trained.
+        DataError: the data cannot be had, or have changed since the search began.
     """
     planned = plan(settings, trials)
     directory.mkdir(parents=True, exist_ok=True)
-    check_same_run(settings, directory)
-    check_same_data(load_training(settings.source), directory)
+    check_same_run(settings, load_training(settings.source), directory)
     names = list(dict.fromkeys(name for trial in trials for name in trial))
     unchanged = settings.to_dict()
     rows: list[dict[str, Any]] = []

@@ -107,13 +107,14 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _layout(path: Path, line: bytes) -> tuple[_Layout, bool]:
-    """What the first line says, and whether it is a header: more than half of it is no number, a column is called
-    `label`, or the columns are numbered, as pandas does it."""
+    """What the first line says, and whether it is a header: more than half of it is no number, or the columns are
+    numbered, as pandas does it, beside one that is called `label` or beyond what a pixel can be."""
     fields = [field.strip() for field in _fields(path, 1, line)]
     no_numbers = sum(not _is_number(field) for field in fields)
-    numbered = len(fields) > 256 and fields == [str(number) for number in range(len(fields))]  # no pixel has more
-    named = LABEL in (field.lower() for field in fields)
-    is_header = len(fields) > 2 and (no_numbers > len(fields) / 2 or named or numbered)
+    others = [field for field in fields if field.lower() != LABEL]
+    numbered = others in ([str(first + number) for number in range(len(others))] for first in (0, 1))
+    certain = len(others) < len(fields) or len(fields) > 256
+    is_header = len(fields) > 2 and (no_numbers > len(fields) / 2 or (numbered and certain))
     pixels = len(fields) - 1
     side = math.isqrt(pixels)
     if pixels < 1 or side * side != pixels:

@@ -83,6 +83,11 @@ def test_numbered_columns_are_a_header(tmp_path):
     assert table.labels.tolist() == LABELS.astype(str).tolist()
 
 
+def test_a_class_may_be_called_label(tmp_path):
+    rows = lines(np.array(["label", "cat", "dog"])[LABELS])
+    assert len(read(write(tmp_path / "pets.csv", rows)).labels) == ROWS
+
+
 def test_dark_on_light_is_turned_as_the_served_graph_turns_it(tmp_path):
     view = View(size=SIDE)
     pixels = RNG.integers(0, 256, PIXELS.shape, np.uint8)
