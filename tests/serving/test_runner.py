@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from shipped import ROOT
-from stack_helpers import bare_environment, kill_all_in, processes_in, wait_until
+from stack_helpers import DEFAULT_SIGHUP, bare_environment, kill_all_in, processes_in, wait_until
 
 from serving.runner import parse_procfile
 
@@ -34,16 +34,8 @@ def folder(tmp_path) -> Iterator[Path]:
 
 def run(folder, *commands: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     environment = bare_environment() | {"PYTHONPATH": str(ROOT)}
-    command = [*prefix, sys.executable, "-c", SCRIPT, *commands]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests themselves may run under nohup
-    )
+    command = [*DEFAULT_SIGHUP, *prefix, sys.executable, "-c", SCRIPT, *commands]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     return done
 

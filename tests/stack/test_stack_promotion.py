@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 import signal
@@ -15,7 +14,7 @@ import pytest
 import requests
 from playwright.sync_api import expect
 from shipped import SHIPPED, VERSION
-from stack_helpers import PASSWORD, b64, bare_environment, flowing, png, wait_until
+from stack_helpers import DEFAULT_SIGHUP, PASSWORD, b64, bare_environment, flowing, png, wait_until
 
 from training import manifest
 from training.publish import publish
@@ -218,7 +217,8 @@ def test_a_canary_is_ended_and_a_stopped_promotion_leaves_the_former_config(stac
     assert "has no canary" in serving(stack, "rollback", "--label", "canary", code=7)
 
     config = (stack.checkout / CONFIG).read_text()
-    command = [str(stack.checkout / ".venv/bin/python"), "-m", "serving", "promote", str(version)]
+    python = str(stack.checkout / ".venv/bin/python")
+    command = [*DEFAULT_SIGHUP, python, "-m", "serving", "promote", str(version)]
     for number in (signal.SIGTERM, signal.SIGHUP):
         process = subprocess.Popen(
             command,
@@ -227,7 +227,6 @@ def test_a_canary_is_ended_and_a_stopped_promotion_leaves_the_former_config(stac
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),  # the suite may run under nohup
         )
         wait_until(lambda: (stack.checkout / CONFIG).read_text() != config, "the version was not asked for")
         process.send_signal(number)
