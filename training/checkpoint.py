@@ -19,6 +19,7 @@ class Progress:
     best_accuracy: float = -1.0  # validation accuracy of the best epoch at the served resolution
     best_epoch: int = 0
     initial_weights: str = ""  # where the backbone's initial weights came from
+    teachers: list[str] = field(default_factory=list)  # which versions they are
     phase: str = ""  # the optimizer's state belongs to this phase
     lowest_loss: float = float("inf")  # validation loss, for the learning rate on a plateau
     epochs_since_lowest: int = 0

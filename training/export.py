@@ -161,6 +161,7 @@ def describe(run_dir: Path, settings: Settings, model: keras.Model, data: Traini
         training["init_from"] = Path(settings.init_from).name
         before = json.loads((run_dir / "initial_version.json").read_text(encoding="utf-8"))
         training["before"] = {key: value for key, value in before.items() if key != "files"}
+    training["teachers"] = progress.teachers
     training.pop("data_dir")
     training |= {
         "best_epoch": progress.best_epoch,

@@ -94,30 +94,50 @@ def load_initial_weights(model: keras.Model, settings: Settings, classes: Sequen
     """
     if settings.init_from is None:
         return load_backbone_weights(model, settings)
-    choice, version_dir = settings.init_from, initial_version(settings)
-    path = version_dir / MODEL_FILE
-    try:
-        described = manifest.read(version_dir)
-        source = keras.models.load_model(path, compile=False)
-    except (ValueError, OSError) as error:
-        raise WeightsError(f"--init-from {choice}: {path} cannot be gone on from: {error}") from error
+    choice = settings.init_from
+    source, described, origin = load_version(choice, settings, "--init-from")
     if described["backbone"] != settings.backbone:
         raise WeightsError(
-            f"--init-from {choice}: {version_dir} is a {described['backbone']}; "
+            f"--init-from {choice}: it is a {described['backbone']}; "
             f"expected a version of the backbone {settings.backbone}"
         )
-    _check_same_split(settings, described["training"], f"--init-from {choice}")
     head_fits = list(classes) == described["classes"] and _shapes(source, LOGITS_LAYER) == _shapes(model, LOGITS_LAYER)
     try:
         _copy_weights(source, model, skipped=() if head_fits else (LOGITS_LAYER,))
     except ValueError as error:
-        raise WeightsError(f"--init-from {choice}: {path} cannot be gone on from: {error}") from error
+        raise WeightsError(f"--init-from {choice}: its weights do not fit: {error}") from error
+    part = "" if head_fits else ", all but the head, which is new"
+    return f"{origin}{part}, which began with: {described['initial_weights']}"
+
+
+def load_version(choice: str, settings: Settings, option: str) -> tuple[keras.Model, dict[str, Any], str]:
+    """Loads a published version that training learns from.
+
+    Args:
+        choice: what the user gave: the number of a version of the settings' model, or a path.
+        settings: of the run that is to learn from it.
+        option: where the user gave it, for the message.
+
+    Returns:
+        The model, not compiled; the manifest; and what it is, in words, for the manifest of what becomes of it.
+
+    Raises:
+        WeightsError: it is missing or broken, or has been trained on images that are now held out.
+    """
+    version_dir = version_directory(choice, settings, option)
+    path = version_dir / MODEL_FILE
+    try:
+        described = manifest.read(version_dir)
+        model = keras.models.load_model(path, compile=False)
+    except (ValueError, OSError) as error:
+        raise WeightsError(f"{option} {choice}: {path} cannot be read: {error}") from error
+    _check_same_split(settings, described["training"], f"{option} {choice}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return (
-        f"version {described['version']} of {described['name']}, created {described['created']}, model.keras sha256 "
-        f"{digest}{'' if head_fits else ', all but the head, which is new'}, which began with: "
-        f"{described['initial_weights']}"
+    origin = (
+        f"version {described['version']} of {described['name']}, created {described['created']}, "
+        f"model.keras sha256 {digest}"
     )
+    return model, described, origin
 
 
 def _check_same_split(settings: Settings, before: Mapping[str, Any], option: str) -> None:

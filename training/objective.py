@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy on smoothed labels, weighed by class, and the answer of teachers."""
+"""What training minimises: cross-entropy on smoothed labels, weighed by class, and the distance from teachers."""
 
 from __future__ import annotations
 
@@ -47,26 +47,6 @@ class Objective(keras.layers.Layer):
             losses = (1.0 - self.distillation_weight) * losses + self.distillation_weight * lesson
         self.add_loss(ops.mean(losses))
         return logits
-
-
-class Teachers(keras.layers.Layer):
-    """The mean probabilities of frozen models at a temperature.
-
-    Call arguments: images 0..255, (N, H, W, C). Returns: float32 (N, num_classes).
-    """
-
-    def __init__(self, models: Sequence[tuple[keras.layers.Layer, keras.Model]], temperature: float, **kwargs):
-        """models: pairs of what makes a model's input of the images, and the model, which gives logits."""
-        super().__init__(dtype="float32", trainable=False, **kwargs)
-        self.models = list(models)
-        self.temperature = temperature
-
-    def call(self, images):
-        answers = [
-            ops.softmax(ops.cast(model(to_input(images), training=False), "float32") / self.temperature)
-            for to_input, model in self.models
-        ]
-        return ops.stop_gradient(sum(answers) / len(answers))
 
 
 def balanced_class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -31,6 +31,7 @@ from training.distribution import add_distribution_argument, distributed, own_ru
 from training.model import WeightsError, initial_version, load_initial_weights
 from training.runs import add_run_arguments, check_same_run, cut_history, run_from_arguments, start_over
 from training.settings import Settings, SettingsError
+from training.teachers import Teacher, load_teachers
 from training.trainer import Epoch, arrays, build, classifier, plan, random_generators
 
 
@@ -46,7 +47,7 @@ def train(settings: Settings, run_dir: Path) -> Path:
         The path of model.keras: the weights of the epoch with the best validation accuracy at settings.image_size.
 
     Raises:
-        SettingsError: run_dir holds a run with other settings, or a finished trial of a search.
+        SettingsError: run_dir holds a run with other settings or teachers, or a finished trial of a search.
         DataError, WeightsError: the data or the initial weights cannot be had, or the data are others than before.
     """
     memory.keep_freed_memory()
@@ -65,7 +66,8 @@ def train(settings: Settings, run_dir: Path) -> Path:
         print(f"{run_dir}: going on after epoch {progress.epoch} of {len(epochs)}")
     else:
         first = classifier(settings, data, epochs[0].image_size)
-        progress = Progress(initial_weights=load_initial_weights(first, settings, data.classes))
+        origin = load_initial_weights(first, settings, data.classes)
+        progress = Progress(initial_weights=origin, teachers=[t.origin for t in load_teachers(settings, data.classes)])
         if settings.init_from is not None:
             shutil.copyfile(initial_version(settings) / manifest.FILE, run_dir / "initial_version.json")
         weights, optimizer_state = first.get_weights(), []
@@ -73,13 +75,14 @@ def train(settings: Settings, run_dir: Path) -> Path:
     print(f"{len(data.train)} training, {len(data.validation)} validation images")
     print(f"initial weights: {progress.initial_weights}")
 
-    model = trainer = current = None
+    model = trainer = current = teachers = None
     for epoch in epochs[progress.epoch :]:
         if reason := _stopped_early(progress, epoch, settings):
             print(f"stopping early: {reason}")
             break
         if current is None or _compiled_for(epoch) != _compiled_for(current):
-            model, trainer = build(settings, data, epoch, weights)
+            teachers = _teachers(settings, data, progress, run_dir) if teachers is None else teachers
+            model, trainer = build(settings, data, epoch, weights, teachers)
             if progress.phase == epoch.phase:  # the optimizer's momenta carry over to the next resolution
                 for variable, value in zip(trainer.optimizer.variables, optimizer_state, strict=True):
                     variable.assign(value)
@@ -115,6 +118,16 @@ def train(settings: Settings, run_dir: Path) -> Path:
     final.save(path)
     print(f"validation accuracy {best_progress.best_accuracy:.4f} (epoch {best_progress.best_epoch}); wrote {path}")
     return path
+
+
+def _teachers(settings: Settings, data: TrainingData, progress: Progress, run_dir: Path) -> list[Teacher]:
+    teachers = load_teachers(settings, data.classes)
+    if [teacher.origin for teacher in teachers] != progress.teachers:
+        raise SettingsError(
+            f"{run_dir} began with other teachers: {'; '.join(progress.teachers)}; bring them back, or start over "
+            "with --fresh"
+        )
+    return teachers
 
 
 def _run_epoch(

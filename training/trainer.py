@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
-from training import manifest
 from training.augment import RandomErasing, ShiftAndFlip, ToModelInput
 from training.averaging import AveragingAdamW
 from training.backbones import backbone
 from training.batch_norm import with_fused_batch_norms
 from training.datasets import Split, TrainingData
 from training.mixing import Mix
-from training.model import build_classifier, logits_model, set_trainable, version_directory
-from training.objective import Objective, Teachers, balanced_class_weights
-from training.settings import Settings, SettingsError
-from training.versions import MODEL_FILE
+from training.model import build_classifier, logits_model, set_trainable
+from training.objective import Objective, balanced_class_weights
+from training.settings import Settings
+from training.teachers import Teacher, Teaching
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,12 @@ def classifier(settings: Settings, data: TrainingData, image_size: int) -> keras
 
 
 def build(
-    settings: Settings, data: TrainingData, epoch: Epoch, weights: list[np.ndarray]
+    settings: Settings, data: TrainingData, epoch: Epoch, weights: list[np.ndarray], teachers: Sequence[Teacher] = ()
 ) -> tuple[keras.Model, keras.Model]:
     """The classifier at the epoch's resolution with `weights`, and the trainer around it, compiled.
 
     The trainer takes {"pixels": uint8 (N, H, W, C), "targets": float32 (N, num_classes)} and gives logits; its layers
     of the classifier are the classifier's own.
-
-    Raises:
-        SettingsError: a teacher that knows other classes.
     """
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(settings.precision)
@@ -78,7 +74,7 @@ def build(
         model = with_fused_batch_norms(classifier(settings, data, epoch.image_size))
         model.set_weights(weights)
         set_trainable(model, head_only=epoch.phase == "head", frozen_layers=settings.frozen_layers)
-        trainer = _trainer(model, settings, data, epoch)
+        trainer = _trainer(model, settings, data, epoch, teachers)
     finally:
         keras.config.set_dtype_policy(policy)
     optimizer = _optimizer(settings, epoch, -(-len(data.train) // settings.batch_size))
@@ -87,7 +83,9 @@ def build(
     return model, trainer
 
 
-def _trainer(model: keras.Model, settings: Settings, data: TrainingData, epoch: Epoch) -> keras.Model:
+def _trainer(
+    model: keras.Model, settings: Settings, data: TrainingData, epoch: Epoch, teachers: Sequence[Teacher]
+) -> keras.Model:
     float32 = {"dtype": "float32"}  # pixels and labels; what the model computes has the policy's type
     pixels = keras.Input(data.train.images.shape[1:], dtype="uint8", name="pixels")
     targets = keras.Input((len(data.classes),), name="targets")
@@ -101,7 +99,7 @@ def _trainer(model: keras.Model, settings: Settings, data: TrainingData, epoch: 
         x, mixed_targets = Mix(settings.mixup_alpha, settings.cutmix_alpha, settings.seed + 2, **float32)([x, targets])
     scaling = backbone(settings.backbone).scaling
     logits = logits_model(model)(ToModelInput(epoch.image_size, scaling, **float32)(x))
-    taught = _teachers(settings, data)(x) if settings.teachers and epoch.phase != "head" else None
+    taught = Teaching(teachers, settings.distillation_temperature)(x) if teachers and epoch.phase != "head" else None
     class_weights = None
     if settings.class_weights == "balanced":
         class_weights = balanced_class_weights(data.train.labels, len(data.classes))
@@ -122,23 +120,6 @@ def _photographic(settings: Settings, options: dict[str, str]) -> Iterator[keras
         yield keras.layers.RandomBrightness(settings.brightness, value_range=value_range, seed=seed + 2, **options)
     if settings.contrast:
         yield keras.layers.RandomContrast(settings.contrast, value_range=value_range, seed=seed + 3, **options)
-
-
-def _teachers(settings: Settings, data: TrainingData) -> Teachers:
-    models = []
-    for choice in settings.teachers:
-        directory = version_directory(choice, settings, "teachers")
-        described = manifest.read(directory)
-        if tuple(described["classes"]) != data.classes:
-            raise SettingsError(
-                f"teachers: {directory} knows the classes {', '.join(described['classes'])}; "
-                f"expected {', '.join(data.classes)}"
-            )
-        model = logits_model(keras.models.load_model(directory / MODEL_FILE, compile=False))
-        model.trainable = False
-        to_input = ToModelInput(model.input_shape[1], backbone(described["backbone"]).scaling, dtype="float32")
-        models.append((to_input, model))
-    return Teachers(models, settings.distillation_temperature)
 
 
 def _optimizer(settings: Settings, epoch: Epoch, steps: int) -> keras.optimizers.AdamW:

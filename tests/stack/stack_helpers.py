@@ -30,10 +30,10 @@ PATIENCE_S = 240
 READY = "stop      Ctrl-C"  # the last line that serving/ready.py prints
 PORTS = ["GATEWAY_PORT", "SERVING_GRPC_PORT", "SERVING_REST_PORT", "UI_PORT"]
 USER, PASSWORD = "vitrine", "aLongRandomPassword4Tests000"
-# the recipe itself; what it installs is here, or these tests would not run
-# A command whose SIGHUP ends it, though the suite may run under nohup. No preexec_fn: its fork runs gRPC's handlers, whose
-# log lines end up in the command's stderr.
+# Before a command that SIGHUP is to end, though the suite may run under nohup. A preexec_fn would do it too, but its
+# fork runs gRPC's handlers, whose log lines end up in the command's stderr.
 DEFAULT_SIGHUP = ("env", "--default-signal=HUP")
+# the recipe itself; what it installs is here, or these tests would not run
 MAKE_UP = ["make", "--old-file=.venv/runtime", "up"]
 _NOT_COPIED = (".git", ".venv*", ".env", ".*_cache", "__pycache__", "htpasswd", ".htpasswd.lock")
 _NOT_COPIED += ("models", "runs", "reports", "tests", "local", "promotions.jsonl")

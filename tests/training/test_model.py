@@ -180,9 +180,7 @@ def test_a_version_that_has_seen_what_is_held_out_now_is_refused(tmp_path):
 
 def test_a_version_of_another_backbone_is_refused():
     model = build_classifier("mini_cnn", 10, 32, dropout=0.2, batch_norm_momentum=0.9)
-    with pytest.raises(
-        WeightsError, match=rf"{VERSION} is a mobilenet_v2; expected a version of the backbone mini_cnn"
-    ):
+    with pytest.raises(WeightsError, match="it is a mobilenet_v2; expected a version of the backbone mini_cnn"):
         load_initial_weights(model, settings("none", init_from=str(VERSION), backbone="mini_cnn"), SEVEN)
 
 
@@ -206,5 +204,5 @@ def test_a_broken_model_file_is_refused(classifier, tmp_path):
     (tmp_path / "assets.extra").mkdir()
     (tmp_path / "assets.extra/manifest.json").write_text("{}")
     (tmp_path / "assets.extra/model.keras").write_bytes(b"no zip")
-    with pytest.raises(WeightsError, match="cannot be gone on from"):
+    with pytest.raises(WeightsError, match=r"--init-from .*model\.keras cannot be read"):
         load_initial_weights(classifier, settings("none", init_from=str(tmp_path)), SEVEN)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.objective import Objective, Teachers, balanced_class_weights
+from training.objective import Objective, balanced_class_weights
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (8, 4)).astype("float32")
 LABELS = np.array([0, 1, 2, 3, 0, 0, 0, 1])
@@ -58,18 +58,3 @@ def test_the_lesson_is_the_divergence_from_the_teacher():
 def test_validation_asks_no_teacher():
     objective = Objective(0.0, distillation_weight=0.5, temperature=2.0)
     assert loss(objective, TARGETS, TARGETS, training=False) == pytest.approx(loss(Objective(0.0), TARGETS), rel=1e-6)
-
-
-def test_teachers_answer_together_and_learn_nothing():
-    def teacher(bias: float) -> keras.Model:
-        inputs = keras.Input((2, 2, 1))
-        flat = keras.layers.Flatten()(inputs)
-        return keras.Model(inputs, keras.layers.Dense(2, bias_initializer=keras.initializers.Constant([0, bias]))(flat))
-
-    models = [teacher(1.0), teacher(-1.0)]
-    for model in models:
-        model.trainable = False
-    teachers = Teachers([(keras.layers.Identity(), model) for model in models], temperature=1.0)
-    answers = np.asarray(teachers(np.zeros((3, 2, 2, 1), "float32")))
-    np.testing.assert_allclose(answers, 0.5, atol=1e-6)
-    assert teachers.trainable_variables == []
