@@ -2,7 +2,7 @@
 
 python -m gateway credentials                 make user and password once, in .env, and check all settings
 python -m gateway run                         nginx in the foreground
-python -m gateway containers                  the same, then everything in containers (make docker-up)
+python -m gateway containers                  as credentials, then everything in containers (make docker-up)
 python -m gateway users add|remove|list       further users, effective on the next request
 python -m gateway render DIRECTORY            the configuration that `run` would use
 """
@@ -81,10 +81,10 @@ def main() -> int:
             return 0
         checked = settings.read(environ)  # the file completed by the environment: what will really be used
         if arguments.command == "run":
-            return run(checked, announce)
+            return run(checked, nginx_binary(environ), announce)
         if arguments.command == "render":
             arguments.directory.mkdir(mode=0o700, parents=True)
-            print(render(checked, arguments.directory.resolve(), nginx_binary()))
+            print(render(checked, arguments.directory.resolve(), nginx_binary(environ)))
             return 0
         # There from the first start on, so that users added later count at once, in containers too.
         users.touch(checked.gateway_users_file)

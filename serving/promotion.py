@@ -75,6 +75,8 @@ def promote(site: Site, move: Move, connect: Connect, say: Say) -> None:
     Raises:
         PromotionError: the version is damaged, does not load in time, or answers wrongly.
         NoVersion: it is not on disk.
+        ConfigError: models.config is broken.
+        OSError: it cannot be written.
         ServingError: the server cannot be asked.
     """
     classes = _vouched_for(site, move)

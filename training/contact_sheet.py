@@ -1,7 +1,7 @@
 """Draws what a version makes of photos: the photo with the square that is looked at, what the model sees, its answer.
 
 python -m training.contact_sheet photos/*.jpg -o sheet.png               # the newest version
-python -m training.contact_sheet shoe.jpg bag.png -o sheet.png --version 1
+python -m training.contact_sheet shoe.jpg bag.png -o sheet.png --version 2
 """
 
 from __future__ import annotations

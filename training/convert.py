@@ -1,7 +1,7 @@
 """Converts a published version's network to ONNX and LiteRT, and proves each file equal to the Keras model.
 
 python -m training.convert --version 2            # -> runs/converted/fashion_mnist/2/model.onnx and model.tflite
-python -m training.convert --version 1 --to onnx -o out --json
+python -m training.convert --version 2 --to onnx -o out --json
 
 The files hold the network alone: from the scaled image, float32 (N, S, S, 3), to probabilities, float32 (N, C). What
 turns a picture into such an image stays in the SavedModel; the manifest says how. It needs the packages of

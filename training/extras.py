@@ -1,3 +1,5 @@
 """The packages that only some commands need."""
 
-INSTALL = "pip install -r training/requirements-extra.txt"
+import sys
+
+INSTALL = f"{sys.executable} -m pip install -r training/requirements-extra.txt"

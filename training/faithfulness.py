@@ -1,6 +1,6 @@
 """Measures whether explanations of a version are true to it: every method against a random map and an edge detector.
 
-python -m training.faithfulness --version 1              # -> reports/fashion_mnist/1/faithfulness.json, .png and .svg
+python -m training.faithfulness --version 2              # -> reports/fashion_mnist/2/faithfulness.json, .png and .svg
 python -m training.faithfulness --images 100 --method grad_cam --method layer_cam --layer block_13_expand_relu
 """
 

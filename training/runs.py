@@ -113,7 +113,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text or None)
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
-        help="any other setting, the value as in TOML: --set label_smoothing=0.05 --set teachers='[\"1\"]'",
+        help="any other setting, the value as in TOML: --set label_smoothing=0.05 --set teachers='[\"2\"]'",
     )  # fmt: skip
     parser.add_argument("--run-dir", type=Path, help="default: runs/[<name>-][<backbone>-]<preset>")
     parser.add_argument("--fresh", action="store_true", help="start over: delete what the run directory holds")

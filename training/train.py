@@ -47,7 +47,8 @@ def train(settings: Settings, run_dir: Path) -> Path:
         The path of model.keras: the weights of the epoch with the best validation accuracy at settings.image_size.
 
     Raises:
-        SettingsError: run_dir holds a run with other settings or teachers, or a finished trial of a search.
+        SettingsError: run_dir holds a run with other settings or teachers, or a finished trial of a search; or the loss
+            is no longer finite.
         DataError, WeightsError: the data or the initial weights cannot be had, or the data are others than before.
     """
     memory.keep_freed_memory()

@@ -115,6 +115,22 @@ def test_a_port_in_use_is_one_line(gateway, environ):
     assert "set GATEWAY_PORT" in done.stderr
 
 
+@pytest.mark.parametrize("command", [["run"], ["render", "new directory"]])
+def test_another_nginx_is_taken_from_the_settings_file(gateway, environ, tmp_path, command):
+    file = tmp_path / ".env"
+    file.write_text(f"GATEWAY_PASSWORD={gateway.password}\nGATEWAY_NGINX=/no/such/nginx\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", *command],
+        cwd=tmp_path,
+        env={**environ, "VITRINE_ENV_FILE": str(file), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (2, "gateway: GATEWAY_NGINX=/no/such/nginx: there is no such program\n")
+
+
 def test_the_log_tells_what_happened_and_no_secret(start_gateway, ports):
     with start_gateway(**ports) as own:
         requests.get(

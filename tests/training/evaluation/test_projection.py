@@ -46,5 +46,5 @@ def test_large_images_are_brought_down(shape, length):
 @pytest.mark.parametrize(("method", "module"), [("t-SNE", "sklearn.manifold"), ("UMAP", "umap")])
 def test_what_is_not_installed_is_named(method, module, clouds, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf"{method} needs .*: pip install -r training/requirements-extra.txt$"):
+    with pytest.raises(ImportError, match=rf"{method} needs .*: .*pip install -r training/requirements-extra.txt$"):
         METHODS[method](clouds[0])
