@@ -50,7 +50,7 @@ EXIT_CODES = """exit codes:
   6  no such model or version
   7  not promoted or rolled back: the version is damaged, did not load or failed its trial, there is nothing to go
      back to, or another promotion is under way; what was in service stays
-  130  interrupted; what was in service stays"""
+  130  interrupted; it says whether the label had moved"""
 
 _EXIT_BY_ERROR: tuple[tuple[type[Exception], int], ...] = (
     (InvalidInput, BAD_IMAGE),

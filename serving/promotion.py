@@ -2,8 +2,8 @@
 
 The model config changes in three steps, each only when the model server has followed the one before: the version is
 loaded beside those in service; the label moves to it once it has answered through the gateway; what no label holds
-leaves memory. Whatever goes wrong before the label has moved, the former config comes back; a run that was killed is
-tidied up by the next one. A label that clients ask by never goes away: a canary that is over stands for `stable`.
+leaves memory. Whatever goes wrong before the label has moved, the former config comes back; `unfinished.recover` puts
+right what a killed run leaves. A label that clients ask by never goes away: a canary that is over stands for `stable`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from serving import models_config, promotion_log, version_files
+from serving import models_config, promotion_log, unfinished, version_files
 from serving.client import (
     BadResponse,
     InternalError,
@@ -28,6 +29,7 @@ from serving.client import (
 )
 from serving.client.base import BaseClient
 from serving.client.errors import clip
+from serving.promotion_log import Entry
 from serving.release_errors import NoManifest, NoVersion, PromotionError
 from serving.site import MODELS, Site
 
@@ -64,7 +66,7 @@ class Move:
 
 
 def promote(site: Site, move: Move, connect: Connect, say: Say) -> None:
-    """Bring a version into service under a label. To be called under the site's lock.
+    """Bring a version into service under a label. To be called under the site's lock, after `unfinished.recover`.
 
     Args:
         site: where everything is.
@@ -85,47 +87,55 @@ def promote(site: Site, move: Move, connect: Connect, say: Say) -> None:
     labels = dict(entry.version_labels) if entry else {}
     if move.label == CANARY and labels.get(STABLE) == move.version and not _goes_back(move):
         raise PromotionError(f"version {move.version} is stable; a canary is another version, beside the stable one")
+    after = labels | {move.label: move.version}
+    if move.label == STABLE and CANARY in labels and labels[CANARY] in {move.version, labels.get(STABLE)}:
+        after[CANARY] = move.version
     with connect() as client:
         before = _status(client)
         loaded = {one.version for one in before if one.available}
+        # while the stable version is not loaded, if there is one, what is in service stays
+        kept = {*after.values(), *(() if after.get(STABLE) in {*loaded, move.version} else loaded)}
         if labels.get(move.label) == move.version and _answering(connect, move.label) == move.version:
             say(f"version {move.version} of {move.model} is {move.label} already")
             if _latest_in_log(site, move) != move.version:
-                _log(site, move, {move.label: None})
-            if STABLE in labels:
-                _release(site, move, config, loaded, client, say)
+                promotion_log.append(site.log, *_entries(move, {move.label: None}))
+            if labels.get(STABLE) in loaded:
+                _release(site, move, config, kept, loaded, client, say)
             return
+        source = labels.get(move.label) or (max(loaded, default=None) if move.label == STABLE else None)
+        source = None if source == move.version else source
+        follows = {CANARY: labels[CANARY]} if after.get(CANARY) != labels.get(CANARY) and move.label == STABLE else {}
+        entries = _entries(move, {move.label: source} | follows)
         former = {path: path.read_text(encoding="utf-8") for path in (site.truth, site.local) if path.exists()}
+        unfinished.begin(site, entries, kept, entry)
         try:
             _load(site, move, config, loaded, client, before, say)
             say(f"version {move.version} is loaded")
             _try_out(client, move, classes)
             say(f"version {move.version} answers through the gateway")
             entry = models_config.find(config, move.model)
-            entry.version_labels[move.label] = move.version
-            if move.label == STABLE and CANARY in labels and labels[CANARY] in {move.version, labels.get(STABLE)}:
-                entry.version_labels[CANARY] = move.version
+            for label, version in after.items():
+                entry.version_labels[label] = version
+            if move.label == STABLE and after.get(CANARY) == move.version:
                 say(f"version {move.version} gets the label {CANARY} too: no other version has it any more")
             site.save(config)
             _wait_for_label(connect, move)
-            source = labels.get(move.label) or (max(loaded, default=None) if move.label == STABLE else None)
-            source = None if source == move.version else source
-            moved = {move.label: source}
-            if entry.version_labels.get(CANARY, 0) != labels.get(CANARY, 0):
-                moved[CANARY] = labels.get(CANARY)
-            _log(site, move, moved)
+            promotion_log.append(site.log, *entries)
         except BaseException:
-            for path, text in former.items():
-                models_config.replace(path, text)
-            say("the former config is back")
+            _bring_back(site, former, say)
             raise
         say(f"version {move.version} of {move.model} is {move.label}" + (f", it was {source}" if source else ""))
-        _release(site, move, config, loaded, client, say)
+        try:
+            _release(site, move, config, kept, loaded, client, say)
+        except BaseException:
+            say("what is left to do, the next promote, rollback or `make up` does")
+            raise
+        unfinished.end(site)
 
 
 def previous(site: Site, model: str, label: str = STABLE) -> int:
-    """The version a rollback leads to: for `stable` the one before by the log, else the next lower one on disk; for
-    `canary` the stable one.
+    """The version a rollback leads to: for `stable` the one before by the log, the next lower one on disk where the log
+    knows none; for `canary` the stable one.
 
     Raises:
         PromotionError: nothing is stable, or there is nothing to go back to.
@@ -143,15 +153,16 @@ def previous(site: Site, model: str, label: str = STABLE) -> int:
     on_disk = version_files.numbers(site.folder(model))
     had = promotion_log.history(promotion_log.read(site.log), model, STABLE)
     if stable in had:
-        above = had[: had.index(stable)]
-        if above and next((version for version in had[1:] if version in on_disk), None) == stable:
-            return stable  # a rollback that was killed before it was logged: it is finished first
-        had = had[len(above) + 1 :]
+        had = had[had.index(stable) + 1 :]
+    had = [version for version in had if version != stable]
     lower = [version for version in on_disk[::-1] if version < stable]
-    found = next((version for version in [*had, *lower] if version != stable and version in on_disk), None)
+    found = next((version for version in had or lower if version in on_disk), None)
     if found is None:
+        before = f"what was stable before it ({', '.join(map(str, had))})" if had else "an earlier one"
+        there = ", ".join(str(version) for version in on_disk if version != stable) or "none"
         raise PromotionError(
-            f"version {stable} of {model} is stable, and no earlier one is in {site.folder(model)}; it stays"
+            f"version {stable} of {model} is stable and stays: {before} is not in {site.folder(model)}. Other versions "
+            f"there: {there}; promote one of them"
         )
     return found
 
@@ -280,13 +291,21 @@ def _latest_in_log(site: Site, move: Move) -> int | None:
     return next(iter(promotion_log.history(promotion_log.read(site.log), move.model, move.label)), None)
 
 
-def _log(site: Site, move: Move, moved: Mapping[str, int | None]) -> None:
-    """A line for each label that has gone to the move's version, by what had it before."""
+def _entries(move: Move, moved: Mapping[str, int | None]) -> list[Entry]:
+    """A line for each label that goes to the move's version, by what had it before."""
     now = promotion_log.now()
-    promotion_log.append(
-        site.log,
-        *(promotion_log.Entry(now, move.model, label, was, move.version, move.command) for label, was in moved.items()),
-    )
+    return [Entry(now, move.model, label, was, move.version, move.command) for label, was in moved.items()]
+
+
+def _bring_back(site: Site, former: Mapping[Path, str], say: Say) -> None:
+    try:
+        for path, text in former.items():
+            models_config.replace(path, text)
+        unfinished.end(site)
+    except OSError as error:  # a full disk, say; what went wrong first is what is raised
+        say(f"the former config could not be brought back ({error}); the next promote, rollback or `make up` does it")
+    else:
+        say("the former config is back")
 
 
 def _wait_for_label(connect: Connect, move: Move) -> None:
@@ -310,12 +329,17 @@ def _answering(connect: Connect, label: str) -> int | None:
             return None
 
 
-def _release(site: Site, move: Move, config: ModelServerConfig, loaded: set[int], client: BaseClient, say: Say) -> None:
-    """Let go of the versions that no label holds; while nothing is stable, what was in service stays."""
+def _release(
+    site: Site,
+    move: Move,
+    config: ModelServerConfig,
+    kept: set[int],
+    loaded: set[int],
+    client: BaseClient,
+    say: Say,
+) -> None:
+    """Let go of all versions but those that are kept."""
     entry = models_config.find(config, move.model)
-    kept = set(entry.version_labels.values())
-    if STABLE not in entry.version_labels:
-        kept |= loaded
     models_config.serve(entry, kept)
     site.save(config)
     leaving = (loaded | {move.version}) - kept
@@ -324,7 +348,7 @@ def _release(site: Site, move: Move, config: ModelServerConfig, loaded: set[int]
     except (PromotionError, ServingError):  # the label has moved: that is done, whatever the server says of the rest
         if leaving:
             say(f"still being unloaded: {', '.join(map(str, sorted(leaving)))}")
-    latest = max(kept)
+    latest = max(kept & (loaded | {move.version}))
     if latest != entry.version_labels.get(STABLE, latest):
         say(f"requests without a label go to version {latest}, the highest that is loaded; ask for stable by its label")
 

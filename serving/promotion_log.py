@@ -48,7 +48,7 @@ def append(path: Path, *entries: Entry) -> None:
     """Add a line each, on disk when this returns.
 
     Raises:
-        OSError: it cannot be written; no half of it stays.
+        OSError: it cannot be written; nothing of it stays.
     """
     values = [{key: getattr(entry, name) for key, name in _KEYS.items()} for entry in entries]
     lines = "".join(f"{json.dumps(one)}\n" for one in values).encode()
@@ -58,7 +58,7 @@ def append(path: Path, *entries: Entry) -> None:
             if file.write(lines) < len(lines):
                 raise OSError(errno.ENOSPC, "only half of a line could be written", str(path))
             os.fsync(file.fileno())
-        except OSError:
+        except BaseException:  # a signal too
             file.truncate(size)
             raise
 

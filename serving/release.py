@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from serving import promotion, version_files
+from serving import promotion, promotion_log, unfinished, version_files
 from serving.commands import OK, print_json, print_table, say
 from serving.promotion import Move
 from serving.site import Site
@@ -22,6 +22,7 @@ def promote(options: argparse.Namespace) -> int:
     """Bring a version into service under a label."""
     site = _site(options)
     with site.locked(), _stopped_like_by_ctrl_c():
+        unfinished.recover(site, say)
         _move(site, options, options.number, options.label, force=options.force)
         if options.keep is not None:
             _prune(site, options)
@@ -32,9 +33,14 @@ def rollback(options: argparse.Namespace) -> int:
     """Give `stable` back to the version that had it before, or end a canary: its label goes to the stable version."""
     site = _site(options)
     with site.locked(), _stopped_like_by_ctrl_c():
-        version = promotion.previous(site, options.where.model, options.label)
-        say(f"back to version {version} of {options.where.model}")
-        _move(site, options, version, options.label, force=options.force)
+        model, label = options.where.model, options.label
+        done = unfinished.recover(site, say)
+        if done and (done.model, done.label) == (model, label) and done.command.startswith(promotion_log.ROLLBACK):
+            version = done.target  # the one that was interrupted, not a second one
+        else:
+            version = promotion.previous(site, model, label)
+        say(f"back to version {version} of {model}")
+        _move(site, options, version, label, force=options.force)
     return OK
 
 

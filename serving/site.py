@@ -45,6 +45,11 @@ class Site:
         """The log of promotions."""
         return self.config / "promotions.jsonl"
 
+    @property
+    def unfinished(self) -> Path:
+        """What a promotion that is under way has written down."""
+        return self.config / "unfinished.json"
+
     def folder(self, model: str) -> Path:
         """Where a model's versions are on this machine.
 

@@ -6,15 +6,16 @@ python -m gateway credentials && python -m serving up
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from serving import models_config, version_files
+from serving import models_config, unfinished, version_files
 from serving.client.environment import gateway_url, read_env_file
-from serving.release_errors import ConfigError, NoManifest
+from serving.release_errors import NoManifest, PromotionError, ReleaseError
 from serving.runner import parse_procfile, run
 from serving.site import MODELS, ROOT, Site
 
@@ -74,12 +75,15 @@ def write_model_config(env: Mapping[str, str], site: Site) -> list[str]:
     model with a version on disk.
 
     Returns:
-        What is not as the config says, a line each.
+        What was put right, and what is not as the config says, a line each.
 
     Raises:
         ConfigError: serving/config/models.config cannot be read.
         OSError: the config cannot be written.
     """
+    notes: list[str] = []
+    with contextlib.suppress(PromotionError), site.locked():  # if one is under way, it is not this one's to mend
+        unfinished.recover(site, notes.append)
     models = site.models or MODELS
     here = sorted(path for path in models.iterdir() if version_files.numbers(path)) if models.is_dir() else []
     base_paths = {path.name: path for path in here} | {env["MODEL_NAME"]: ROOT / env["MODEL_BASE_PATH"]}
@@ -91,9 +95,9 @@ def write_model_config(env: Mapping[str, str], site: Site) -> list[str]:
     }
     for name in damaged:  # one model that does not load keeps a model server from starting
         del base_paths[name]
-    config, notes = models_config.localised(kept, base_paths, models)
+    config, differences = models_config.localised(kept, base_paths, models)
     models_config.write(site.local, config)
-    return [*notes, *damaged.values()]
+    return [*notes, *differences, *damaged.values()]
 
 
 def _damage(name: str, folder: Path) -> str | None:
@@ -128,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check(env)
         notes = write_model_config(env, Site())
-    except (UpError, ConfigError, OSError) as error:
+    except (UpError, ReleaseError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print("".join(f"note: {note}\n" for note in notes), end="")

@@ -11,7 +11,7 @@ import pytest
 from shipped import SHIPPED
 from stack_helpers import PORTS, free_ports
 
-from serving import models_config, up, version_files
+from serving import models_config, promotion_log, unfinished, up, version_files
 from serving.client.environment import connection
 from serving.site import Site
 
@@ -159,6 +159,22 @@ def test_what_is_saved_reaches_the_server_here_with_the_folders_it_was_started_w
     assert list(model.model_version_policy.specific.versions) == [1]
     assert site.truth.read_text().startswith("# head\n")
     assert 'base_path: "/models/fashion_mnist"' in site.truth.read_text()
+
+
+def test_what_a_killed_promotion_left_is_put_right_first(env, site):
+    entry = promotion_log.Entry(promotion_log.now(), "fashion_mnist", "stable", None, 3, "promote 3")
+    before = models_config.read(site.truth)
+    config = models_config.read(site.truth)
+    model = models_config.find(config, "fashion_mnist")
+    unfinished.begin(site, [entry], [3], model)
+    models_config.serve(model, [2, 3])
+    site.save(config)
+    env = env | {"MODEL_BASE_PATH": str(site.models / "fashion_mnist")}
+    with site.locked():
+        assert up.write_model_config(env, site)[0].startswith("fashion_mnist: "), "it is under way"
+    said = up.write_model_config(env, site)
+    assert said == [f"`promote 3` of {entry.when} was interrupted and is taken back: the label had not moved"]
+    assert models_config.read(site.truth) == before
 
 
 def test_a_labelled_version_that_is_gone_is_said(env, site):

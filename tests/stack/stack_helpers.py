@@ -36,7 +36,7 @@ DEFAULT_SIGHUP = ("env", "--default-signal=HUP")
 # the recipe itself; what it installs is here, or these tests would not run
 MAKE_UP = ["make", "--old-file=.venv/runtime", "up"]
 _NOT_COPIED = (".git", ".venv*", ".env", ".*_cache", "__pycache__", "htpasswd", ".htpasswd.lock")
-_NOT_COPIED += ("models", "runs", "reports", "tests", "local", "promotions.jsonl")
+_NOT_COPIED += ("models", "runs", "reports", "tests", "local", "promotions.jsonl", "unfinished.json")
 _OURS = ("GATEWAY_", "SERVING_", "UI_PORT", "MODEL_", "TLS_", "VITRINE_", "PYTHONPATH", "MAKE", "MFLAGS")
 
 

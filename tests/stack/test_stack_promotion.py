@@ -16,6 +16,8 @@ from playwright.sync_api import expect
 from shipped import SHIPPED, VERSION
 from stack_helpers import DEFAULT_SIGHUP, PASSWORD, b64, bare_environment, flowing, png, wait_until
 
+from serving import promotion_log, unfinished
+from serving.site import Site
 from training import manifest
 from training.publish import publish
 
@@ -33,7 +35,8 @@ def shipped_config(stack) -> Iterator[None]:
     shutil.rmtree(stack.checkout / "serving/models/second", ignore_errors=True)
     for file, text in zip(files, texts, strict=True):
         file.write_text(text)
-    (stack.checkout / "serving/config/promotions.jsonl").unlink(missing_ok=True)
+    for name in ("promotions.jsonl", "unfinished.json"):
+        (stack.checkout / "serving/config" / name).unlink(missing_ok=True)
     for label in ("stable", "canary"):
         wait_until(
             lambda label=label: answering(stack, f"/labels/{label}") is None, "the shipped config did not come back"
@@ -137,7 +140,7 @@ def test_publish_canary_stable_and_back_with_twenty_requests_a_second(stack, tes
         ("stable", NEXT, VERSION, "rollback"),
         ("canary", NEXT, VERSION, "rollback"),
     ]
-    assert "no earlier one" in serving(stack, "rollback", code=7)
+    assert "an earlier one is not in" in serving(stack, "rollback", code=7)
 
 
 def test_a_damaged_version_is_refused_and_what_serves_stays(stack):
@@ -219,7 +222,7 @@ def test_a_canary_is_ended_and_a_stopped_promotion_leaves_the_former_config(stac
     config = (stack.checkout / CONFIG).read_text()
     python = str(stack.checkout / ".venv/bin/python")
     command = [*DEFAULT_SIGHUP, python, "-m", "serving", "promote", str(version)]
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
         process = subprocess.Popen(
             command,
             cwd=stack.checkout,
@@ -232,6 +235,22 @@ def test_a_canary_is_ended_and_a_stopped_promotion_leaves_the_former_config(stac
         process.send_signal(number)
         process.send_signal(number)  # as a shell and the kernel both do when a terminal closes
         out, _ = process.communicate(timeout=60)
-        assert (process.returncode, "the former config is back" in out) == (130, True)
+        if number == signal.SIGKILL:
+            out = serving(stack, "promote", str(VERSION))
+            assert f"`promote {version}` of " in out
+            assert "was interrupted and is taken back: the label had not moved" in out
+            assert f"version {VERSION} of fashion_mnist is stable already" in out
+        else:
+            assert (process.returncode, "the former config is back" in out) == (130, True)
         assert (stack.checkout / CONFIG).read_text() == config
     wait_until(lambda: available(stack) == [VERSION], "what was loaded did not leave")
+
+    serving(stack, "promote", str(version))
+    serving(stack, "rollback")
+    site = Site(stack.checkout / "serving/config")
+    last, follows = promotion_log.read(site.log)[-2:]
+    unfinished.begin(site, [last, follows], [VERSION], None)  # as if it had been killed at the end
+    out = serving(stack, "rollback")
+    assert f"`rollback` of {last.when} was interrupted and is finished: the label had moved" in out
+    assert answering(stack, "/labels/stable") == VERSION
+    assert "an earlier one is not in" in serving(stack, "rollback", code=7)

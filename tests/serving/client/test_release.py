@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from serving import models_config, promotion, promotion_log, version_files
+from serving import models_config, promotion, promotion_log, unfinished, version_files
 from serving.client import ServerUnavailable
 from serving.promotion import Move
-from serving.release_errors import NoVersion, PromotionError
+from serving.release_errors import ConfigError, NoVersion, PromotionError
 from serving.site import Site
 
 MODEL = "fashion_mnist"
@@ -203,49 +204,195 @@ def test_rollback_goes_back_by_the_log_then_by_number(site, fake, promote):
         promote(version, command=command)
     assert promotion.previous(site, MODEL) == 3
     shutil.rmtree(site.folder(MODEL) / "3")
-    with pytest.raises(PromotionError, match=f"version 1 of {MODEL} is stable, and no earlier one is in"):
+    message = rf"version 1 of {MODEL} is stable and stays: what was stable before it \(3\) is not in .* there: 2;"
+    with pytest.raises(PromotionError, match=message):
         promotion.previous(site, MODEL)
     fake.versions, fake.labels = {2: "AVAILABLE"}, {"stable": 2}
     promote(2)
     site.log.unlink()
     assert promotion.previous(site, MODEL) == 1
-
-
-def test_a_rollback_never_goes_forward(site, fake, promote):
-    publish(site, 3, fake.names)
-    for version in (1, 2, 3):
-        fake.versions, fake.labels = {version: "AVAILABLE"}, {"stable": version}
-        promote(version)
-    config = models_config.read(site.truth)
-    models_config.find(config, MODEL).version_labels["stable"] = 2  # a rollback, killed before it was logged
-    site.save(config)
-    assert promotion.previous(site, MODEL) == 2
-    fake.versions, fake.labels = {2: "AVAILABLE"}, {"stable": 2}
-    assert promote(2, command="rollback")[0] == f"version 2 of {MODEL} is stable already"
-    assert promotion.previous(site, MODEL) == 1
-    models_config.find(config, MODEL).version_labels["stable"] = 1  # by hand
-    site.save(config)
-    shutil.rmtree(site.folder(MODEL) / "2")
-    fake.versions, fake.labels = {1: "AVAILABLE"}, {"stable": 1}
-    assert promotion.previous(site, MODEL) == 1
-    promote(1, command="rollback")
-    with pytest.raises(PromotionError, match="no earlier one"):
+    shutil.rmtree(site.folder(MODEL) / "1")
+    with pytest.raises(PromotionError, match=r"an earlier one is not in .*Other versions there: none"):
         promotion.previous(site, MODEL)
 
 
-def test_what_a_killed_promotion_left_is_tidied_up_by_the_next(site, fake, promote):
+class Killed(BaseException):
+    """Where a process would be no more."""
+
+
+@pytest.fixture
+def kill(site, promote, monkeypatch):
+    """Promotes, and is killed right after the config (or what is under way) was written so many times."""
+
+    def run(version: int, writes: int, label: str = "stable", command: str = "") -> None:
+        left, replace = writes, models_config.replace
+
+        def counted(path: Path, text: str) -> None:
+            nonlocal left
+            replace(path, text)
+            left -= 1
+            if not left:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(models_config, "replace", counted)
+            patch.setattr(promotion, "_bring_back", lambda *_: None)
+            with pytest.raises(Killed):
+                promote(version, label, command=command)
+        assert site.unfinished.exists()
+
+    return run
+
+
+def recover(site: Site) -> tuple[promotion_log.Entry | None, list[str]]:
+    said: list[str] = []
+    with site.locked():
+        done = unfinished.recover(site, said.append)
+    assert not site.unfinished.exists()
+    return done, said
+
+
+def versions(site: Site) -> list[int]:
+    return list(entry(site).model_version_policy.specific.versions)
+
+
+def test_nothing_is_under_way_after_a_promotion(site, fake, promote):
+    fake.labels = {"stable": 2}
+    promote(2, wait_s=0.5)
+    assert recover(site) == (None, [])
+    with pytest.raises(PromotionError):
+        promote(1, wait_s=0.5)
+    assert recover(site) == (None, [])
+
+
+def test_a_first_promotion_that_is_killed_leaves_the_config_as_it_was(site, fake, kill):
+    site.truth.write_text("# head\n")
+    fake.labels = {"stable": 2}
+    kill(2, writes=2)
+    assert entry(site) is not None
+    recover(site)
+    assert entry(site) is None
+
+
+@pytest.mark.parametrize("writes", [1, 2])
+def test_a_promotion_killed_before_the_label_moves_is_taken_back(site, fake, promote, kill, writes):
+    """Also where the next one fails: the version that was killed is not left in service by it."""
+    publish(site, 3, fake.names)
+    fake.versions, fake.labels = {1: "AVAILABLE", 2: "AVAILABLE"}, {"stable": 1}
+    promote(1, wait_s=0.5)
+    kill(2, writes)
+    assert versions(site) == ([1] if writes == 1 else [1, 2])
+    done, (said,) = recover(site)
+    assert (done, said.split(" of ")[0]) == (None, "`promote 2`")
+    assert said.endswith("is taken back: the label had not moved")
+    assert (dict(entry(site).version_labels), versions(site)) == ({"stable": 1}, [1])
+    assert [one.target for one in promotion_log.read(site.log)] == [1]
+
+
+@pytest.mark.parametrize("writes", [3, 4])
+def test_a_promotion_killed_after_that_is_finished(site, fake, promote, kill, writes):
+    fake.versions, fake.labels = {1: "AVAILABLE", 2: "AVAILABLE"}, {"stable": 1}
+    promote(1, wait_s=0.5)
+    fake.labels = {"stable": 2}
+    kill(2, writes)
+    done, (said,) = recover(site)
+    assert (done.target, said.endswith("is finished: the label had moved")) == (2, True)
+    assert (dict(entry(site).version_labels), versions(site)) == ({"stable": 2}, [2])
+    assert [one.target for one in promotion_log.read(site.log)] == [1, 2]
+    assert promotion.previous(site, MODEL) == 1
+
+
+@pytest.mark.parametrize("writes", [3, 4])
+def test_a_canary_s_end_that_is_killed_is_finished(site, fake, promote, kill, writes):
+    fake.labels = {"stable": 1, "canary": 2}
+    promote(1, wait_s=0.5)
+    promote(2, "canary")
+    fake.labels = {"stable": 1, "canary": 1}
+    kill(1, writes, "canary", "rollback --label canary")
+    done, _ = recover(site)
+    assert (done.label, done.target, done.command) == ("canary", 1, "rollback --label canary")
+    assert (dict(entry(site).version_labels), versions(site)) == ({"stable": 1, "canary": 1}, [1])
+
+
+def test_other_models_stay_as_they_were_edited_meanwhile(site, fake, promote, kill):
+    fake.labels = {"stable": 1}
+    promote(1, wait_s=0.5)
+    kill(2, writes=2)
+    config = models_config.read(site.truth)
+    models_config.add(config, "hats", Path("/models/hats"))
+    site.save(config)
+    recover(site)
+    assert models_config.find(models_config.read(site.truth), "hats") is not None
+    assert versions(site) == [1]
+
+
+def test_what_was_written_down_and_cannot_be_read_is_named(site):
+    site.unfinished.write_text("{}")
+    with site.locked(), pytest.raises(ConfigError, match=r"unfinished\.json: expected what .* then delete this file"):
+        unfinished.recover(site, print)
+
+
+def test_a_disk_that_is_full_while_the_config_comes_back_is_told(site, fake, promote, monkeypatch):
+    fake.labels = {"stable": 1}
+    promote(1, wait_s=0.5)
+    said: list[str] = []
+    replace, writes = models_config.replace, 0
+
+    def full(path: Path, text: str) -> None:
+        nonlocal writes
+        writes += 1
+        if writes > 2:
+            raise OSError(28, "No space left on device")
+        replace(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models_config, "replace", full)
+        with site.locked(), pytest.raises(OSError, match="No space left"):
+            promotion.promote(site, Move(MODEL, 2, "stable", "promote 2", wait_s=5), fake.client, said.append)
+    assert "the former config could not be brought back ([Errno 28] No space left on device)" in said[-1]
+    assert versions(site) == [1, 2]
+    recover(site)
+    assert versions(site) == [1]
+
+
+def test_a_signal_while_it_is_logged_leaves_no_line(site, fake, promote, monkeypatch):
+    fake.labels = {"stable": 2}
+
+    sync = os.fsync
+
+    def stopped(descriptor: int) -> None:
+        sync(descriptor)
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == site.log:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        promote(2)
+    assert promotion_log.read(site.log) == []
+    assert site.truth.read_text() == CONFIG
+
+
+def test_a_canary_beside_a_stable_version_that_is_not_there_leaves_what_is_in_service(site, fake, promote):
+    """models.config came with a checkout, its versions did not: `make up` serves the newest there is."""
+    publish(site, 3, fake.names)
+    labelled = 'model_platform: "tensorflow" version_labels { key: "stable" value: 5 }'
+    site.truth.write_text(CONFIG.replace('model_platform: "tensorflow"', labelled))
+    fake.versions, fake.labels = {2: "AVAILABLE", 3: "AVAILABLE"}, {"canary": 3}
+    said = promote(3, "canary", wait_s=0.5)
+    assert versions(site) == [2, 3, 5]
+    assert "requests without a label go to version 3" in said[-1]
+
+
+def test_a_label_moved_by_hand_is_logged_by_the_next_command(site, fake, promote):
     fake.versions, fake.labels = {1: "AVAILABLE"}, {"stable": 1}
     promote(1)
     config = models_config.read(site.truth)
-    models_config.serve(models_config.find(config, MODEL), [1, 2])  # 2 was loaded, and the process killed
-    site.save(config)
-    assert promote(1)[0] == f"version 1 of {MODEL} is stable already"
-    assert list(entry(site).model_version_policy.specific.versions) == [1]
-    assert len(promotion_log.read(site.log)) == 1
-    models_config.find(config, MODEL).version_labels["stable"] = 2  # or the label had moved, and nothing was logged
+    models_config.find(config, MODEL).version_labels["stable"] = 2
+    models_config.serve(models_config.find(config, MODEL), [1, 2])
     site.save(config)
     fake.versions, fake.labels = {2: "AVAILABLE"}, {"stable": 2}
-    promote(2)
+    assert promote(2)[0] == f"version 2 of {MODEL} is stable already"
+    assert versions(site) == [2]
     assert [one.target for one in promotion_log.read(site.log)] == [1, 2]
     assert promotion.previous(site, MODEL) == 1
 
