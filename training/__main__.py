@@ -84,10 +84,11 @@ def main(argv: list[str] | None = None) -> int:
         print("\nstopped; the same command goes on from the last finished epoch", file=sys.stderr)
         return 130
     print(f"published as {version_dir} ({manifest.read(version_dir)['gate']['reason']})")
-    print(
-        "A running server takes up the next version of a model by itself, until one was promoted. Then, and for a "
-        f"model that is new to it: python -m serving promote {version_dir.name} --model {settings.model_name}"
-    )
+    if base_path.resolve() == (MODELS / settings.model_name).resolve():  # elsewhere `promote` does not look
+        print(
+            "A running server takes up the next version of a model by itself, until one was promoted. Then, and for a "
+            f"model that is new to it: python -m serving promote {version_dir.name} --model {settings.model_name}"
+        )
     return 0
 
 

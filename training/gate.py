@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
-from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 from training import manifest
 from training.datasets import DataError, Split, split_settings
@@ -76,18 +76,29 @@ def in_service(base_path: Path, config: Path | None = None) -> int | None:
         GateError: the config cannot be read.
     """
     found, config = versions(base_path), config or CONFIG
-    try:
-        text = config.read_text(encoding="utf-8") if config.is_file() else ""
-        models = text_format.Parse(text, ModelServerConfig()).model_config_list.config
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise GateError(f"{config} cannot be read: {error}") from error
-    for model in models:
-        if Path(model.base_path).name == base_path.name:
+    for model in (*_models(config), *_models(config.parent / "local" / config.name)):
+        if _folder(model, config).resolve() == base_path.resolve():
             wanted = [model.version_labels.get("stable"), *sorted(model.model_version_policy.specific.versions)[::-1]]
             chosen = next((version for version in wanted if version in found), None)
             if chosen is not None:
                 return chosen
     return found[-1] if found else None
+
+
+def _models(config: Path) -> Iterable[ModelConfig]:
+    try:
+        text = config.read_text(encoding="utf-8") if config.is_file() else ""
+        return text_format.Parse(text, ModelServerConfig()).model_config_list.config
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise GateError(f"{config} cannot be read: {error}") from error
+
+
+def _folder(model: ModelConfig, config: Path) -> Path:
+    """Where its versions are here: the container's /models is the folder beside that of the config."""
+    base_path = Path(model.base_path)
+    if base_path.is_relative_to("/models"):
+        return config.parent.parent / "models" / base_path.relative_to("/models")
+    return base_path
 
 
 def compare(candidate: Path, in_service_dir: Path, load_test: Callable[[Path], Split]) -> Comparison:

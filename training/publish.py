@@ -63,19 +63,21 @@ def publish(source: Path, base_path: Path, *, gate: Mapping[str, Any] | None = N
         raise PublishError(f"cannot publish {source}: not as its manifest says: {', '.join(changed)}; export it again")
     if dry_run:
         return next_version(base_path)
-    base_path.mkdir(parents=True, exist_ok=True)
+    if not base_path.is_dir():
+        base_path.mkdir(parents=True, exist_ok=True)
+        base_path.chmod(0o755)
     with _locked(base_path):  # so that nobody takes for abandoned what is just being made
         _remove_abandoned(base_path)
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=base_path))
         lock = _lock(staging)  # held while this process lives
     try:
-        staging.chmod(0o755)  # mkdtemp's 0700 would lock out a server that runs as another user
         shutil.copytree(source, staging, dirs_exist_ok=True)
         if manifest.hashes(staging) != expected:
             raise PublishError(f"cannot publish {source}: it changed while it was copied; publish it again")
         while True:
             version = next_version(base_path)
             manifest.write(staging, content | {"version": version} | ({} if gate is None else {"gate": dict(gate)}))
+            _open_to_readers(staging)
             _sync(staging)
             try:
                 # fails on a directory that holds something: another publisher took the number meanwhile
@@ -89,6 +91,12 @@ def publish(source: Path, base_path: Path, *, gate: Mapping[str, Any] | None = N
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         os.close(lock)
+
+
+def _open_to_readers(directory: Path) -> None:
+    """For a server that runs as another user, whatever the umask of the training was."""
+    for path in (directory, *directory.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _remove_abandoned(base_path: Path) -> None:

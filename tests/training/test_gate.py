@@ -191,15 +191,29 @@ def config(label: str, policy: str = "") -> str:
         (config("", "model_version_policy { specific { versions: 1 versions: 2 } }"), 2),
         (config('version_labels { key: "stable" value: 9 }'), 3),  # no longer there
         (config('version_labels { key: "stable" value: 1 }').replace("levels", "others"), 3),
+        (config('version_labels { key: "stable" value: 1 }').replace("/models", "/elsewhere"), 3),
     ],
 )
 def test_in_service_is_what_the_model_config_says(tmp_path, text, expected):
     for number in (1, 2, 3):
-        (tmp_path / "levels" / str(number)).mkdir(parents=True)
-    file = tmp_path / "models.config"
+        (tmp_path / "models/levels" / str(number)).mkdir(parents=True)
+    file = tmp_path / "config/models.config"
+    file.parent.mkdir()
     if text is not None:
         file.write_text(text)
-    assert in_service(tmp_path / "levels", file) == expected
+    assert in_service(tmp_path / "models/levels", file) == expected
+
+
+def test_in_service_is_what_this_machine_s_model_config_says_of_a_folder_elsewhere(tmp_path):
+    for number in (1, 2):
+        (tmp_path / "levels" / str(number)).mkdir(parents=True)
+    file = tmp_path / "config/models.config"
+    (file.parent / "local").mkdir(parents=True)
+    text = config('version_labels { key: "stable" value: 1 }')
+    file.write_text(text)
+    assert in_service(tmp_path / "levels", file) == 2
+    (file.parent / "local/models.config").write_text(text.replace("/models/levels", str(tmp_path / "levels")))
+    assert in_service(tmp_path / "levels", file) == 1
 
 
 def test_a_broken_model_config_is_named(tmp_path):
