@@ -20,7 +20,7 @@ from typing import Any
 
 from training.datasets import DataError, load_training
 from training.model import WeightsError
-from training.runs import add_run_arguments, check_same_run, run_from_arguments, start_over
+from training.runs import add_run_arguments, check_same_run, put_back_unless_begun, run_from_arguments, start_over
 from training.settings import Settings, SettingsError, Stage
 from training.style import MUTED, OTHER, SERVED, drawing, save
 from training.train import train
@@ -142,7 +142,8 @@ def main(argv: list[str] | None = None) -> int:
         settings = dataclasses.replace(settings, stop_at_accuracy=arguments.target)
         plans(settings)
         start_over(arguments, settings, directory)
-        results = run(settings, directory)
+        with put_back_unless_begun(directory):
+            results = run(settings, directory)
     except (SettingsError, DataError, WeightsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

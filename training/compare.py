@@ -5,7 +5,7 @@ python -m training.compare --dataset ~/cifar10.npz --preset fast --models resnet
 python -m training.compare ...                  # again: what is finished is kept, the interrupted one goes on
 
 A model is a backbone, with settings of its own after a colon (values as in TOML), or a classical model. All see the
-same splits; the figures are of the test split. The latency is of one image, in process, the median of 30 calls.
+same splits; the figures are of the test split. A note below the table says what its latency is.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -29,37 +27,44 @@ from training.augment import to_model_input
 from training.backbones import backbone
 from training.backbones import names as backbone_names
 from training.classical import CLASSICAL, fit_classical, unfitted
-from training.convert import FORMATS, IMAGES, ConversionError, check_packages, convert
+from training.convert import CALLS, FORMATS, IMAGES, ConversionError, check_packages, convert, latency_ms
 from training.cost import macs, weight_bytes
 from training.datasets import DataError, Source, Split, load_test, load_training
 from training.evaluation.classification import confusion_matrix, metrics
 from training.model import WeightsError
-from training.runs import add_run_arguments, check_same_run, replace_file, run_from_arguments, start_over
+from training.runs import (
+    add_run_arguments,
+    begun,
+    check_same_run,
+    put_back_unless_begun,
+    replace_file,
+    run_from_arguments,
+    start_over,
+)
 from training.settings import Settings, SettingsError, settings_from
 from training.train import train
 from training.tune import parse_value
 
 # All models are asked about the same images; each sees them at its own size.
 _OF_THE_DATA = {field.name for field in fields(Source)} - {"image_size"} | {"train_limit"}
-CALLS = 30
 BATCH = 128
+_NOTE = (
+    f"Latency: of one image, the median of {CALLS} calls. Every network is timed alone, on an image that is scaled "
+    "already: in Keras on all threads of the CPU, or on the GPU, in ONNX and LiteRT on one thread. A classical model "
+    "is timed with its principal components, on the threads that it takes."
+)
 
 
 def measure(predict: Callable[[np.ndarray], np.ndarray], test: Split, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracy and macro F1 with their intervals on the test images, and the latency of one.
+    """Accuracy and macro F1 with their intervals on the test images.
 
     Args:
         predict: from uint8 images (N, H, W, C) to class ids (N,).
     """
     predicted = np.concatenate([predict(test.images[i : i + BATCH]) for i in range(0, len(test), BATCH)])
     report = metrics(confusion_matrix(test.labels, predicted, len(classes)), list(classes))
-    times = []
-    for _ in range(CALLS):
-        started = time.perf_counter()
-        predict(test.images[:1])
-        times.append(time.perf_counter() - started)
     names = ("accuracy", "accuracy_wilson_95", "macro_f1", "macro_f1_bootstrap_95")
-    return {name: report[name] for name in names} | {"latency_ms": 1000 * statistics.median(times)}
+    return {name: report[name] for name in names}
 
 
 def network(settings: Settings, run_dir: Path, test: Split) -> dict[str, Any]:
@@ -69,11 +74,12 @@ def network(settings: Settings, run_dir: Path, test: Split) -> dict[str, Any]:
     scaling = backbone(settings.backbone).scaling
     classes = load_training(settings.source, settings.train_limit).classes
 
-    def predict(images: np.ndarray) -> np.ndarray:
-        inputs = keras.ops.convert_to_numpy(to_model_input(images, settings.image_size, scaling))
-        return np.argmax(model.predict_on_batch(inputs), axis=-1)
+    def scaled(images: np.ndarray) -> np.ndarray:
+        return keras.ops.convert_to_numpy(to_model_input(images, settings.image_size, scaling))
 
-    predict(test.images[:1])  # compiles
+    def predict(images: np.ndarray) -> np.ndarray:
+        return np.argmax(model.predict_on_batch(scaled(images)), axis=-1)
+
     history = [json.loads(line) for line in (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     return {
         "settings": f"{settings.image_size} px, {len(history)} epochs",
@@ -81,6 +87,7 @@ def network(settings: Settings, run_dir: Path, test: Split) -> dict[str, Any]:
         "macs": macs(model),
         "bytes": weight_bytes(model),
         "train_s": sum(epoch["seconds"] for epoch in history),
+        "latency_ms": latency_ms(model.predict_on_batch, scaled(test.images[:1])),
         "converted": [],
     } | measure(predict, test, classes)
 
@@ -104,6 +111,7 @@ def classical(name: str, settings: Settings, test: Split) -> dict[str, Any]:
         "macs": None,
         "bytes": fitted.size_bytes,
         "train_s": fitted.seconds,
+        "latency_ms": latency_ms(fitted.predict, test.images[:1]),
     } | measure(fitted.predict, test, data.classes)
 
 
@@ -139,10 +147,12 @@ def compare(
         test, is_network = tests[own.source], name in backbone_names()
         if not finished.is_file():
             row = network(own, run_dir, test) if is_network else classical(name, own, test)
+            begun(run_dir)  # a network has said so itself, before its first epoch
             run_dir.mkdir(exist_ok=True)
             replace_file(finished, json.dumps({"model": name} | row) + "\n")
         row = json.loads(finished.read_text(encoding="utf-8"))
-        missing = [one for one in formats if one not in {known["format"] for known in row.get("converted", [])}]
+        there = {known["format"] for known in row.get("converted", [])}
+        missing = [one for one in formats if FORMATS[one].title not in there]
         if is_network and missing:
             row["converted"] += in_formats(missing, own, run_dir, test)
             replace_file(finished, json.dumps(row) + "\n")
@@ -232,16 +242,17 @@ def _converted_cells(model: str, one: dict[str, Any]) -> list[str]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as a Markdown table, columns aligned."""
+    """The rows as a Markdown table, columns aligned, and what their latency is."""
     lines = [list(_COLUMNS)]
     for row in rows:
         lines.append(cells(row))
         lines += [_converted_cells(row["model"], one) for one in row.get("converted", [])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
+    aligned = (
         f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |" for line in lines
     )
+    return "\n".join([*aligned, "", _NOTE])
 
 
 def write_results(rows: list[dict[str, Any]], directory: Path, images: int) -> None:
@@ -287,7 +298,8 @@ def main(argv: list[str] | None = None) -> int:
             if name in CLASSICAL:
                 unfitted(name)  # says at once if a package is missing
         start_over(arguments, settings, directory)
-        rows = compare(settings, arguments.models, directory, arguments.to)
+        with put_back_unless_begun(directory):
+            rows = compare(settings, arguments.models, directory, arguments.to)
     except (SettingsError, DataError, WeightsError, ConversionError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

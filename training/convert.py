@@ -195,7 +195,7 @@ def measure_saved_model(model: keras.Model, images: np.ndarray) -> Measured:
         return Measured("Keras SavedModel", None, size, difference, latency_ms(network, images[:1]))
 
 
-def latency_ms(network: Network, image: np.ndarray) -> float:
+def latency_ms(network: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> float:
     """The median of CALLS calls, after a few that are not counted."""
     times = []
     for _ in range(CALLS + 5):

@@ -11,7 +11,7 @@ import keras
 
 from training import manifest
 from training.backbones import Backbone, backbone
-from training.datasets import split_settings
+from training.datasets import place, split_settings
 from training.settings import MODELS, Settings
 from training.versions import MODEL_FILE
 
@@ -142,7 +142,7 @@ def load_version(choice: str, settings: Settings, option: str) -> tuple[keras.Mo
 
 def _check_same_split(settings: Settings, before: Mapping[str, Any], option: str) -> None:
     """Raises WeightsError where a version has been trained on images of the same data that are now held out."""
-    if before.get("dataset") != settings.dataset:
+    if "dataset" not in before or place(before["dataset"]) != place(settings.dataset):
         return
     for name in split_settings(settings.dataset):
         if before.get(name, getattr(settings, name)) != getattr(settings, name):

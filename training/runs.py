@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +118,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="any other setting, the value as in TOML: --set label_smoothing=0.05 --set teachers='[\"2\"]'",
     )  # fmt: skip
     parser.add_argument("--run-dir", type=Path, help="default: runs/[<name>-][<backbone>-]<preset>")
-    parser.add_argument("--fresh", action="store_true", help="start over: delete what the run directory holds")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start over: what the run directory holds is deleted when the new run begins",
+    )
 
 
 def run_from_arguments(arguments: argparse.Namespace) -> tuple[Settings, Path]:
@@ -139,19 +145,57 @@ def run_from_arguments(arguments: argparse.Namespace) -> tuple[Settings, Path]:
 
 
 def start_over(arguments: argparse.Namespace, settings: Settings, run_dir: Path) -> None:
-    """Empties the run directory where the user wants that. To be called when all else that was given is known to be
-    right: what is deleted may have taken hours.
+    """Puts aside what the run directory holds where the user wants that: it may have taken hours, so it is deleted by
+    `begun`, and comes back where the new run does not get so far. What a killed command has put aside comes back here.
 
     Raises:
         DataError: there is no such dataset.
         SettingsError: --fresh on what is no run directory.
     """
-    if not (arguments.fresh and is_first_process() and run_dir.exists()):
+    if not is_first_process():
+        return
+    _put_back(run_dir)
+    if not (arguments.fresh and run_dir.exists() and any(run_dir.iterdir())):
         return
     check_exists(settings.source)
-    if any(run_dir.iterdir()) and not (run_dir / "settings.json").is_file():
+    if not (run_dir / "settings.json").is_file():
         raise SettingsError(f"--fresh: {run_dir} is no run directory; it is left as it is")
-    shutil.rmtree(run_dir)
+    directory = run_dir.resolve()  # the run directory may be a link
+    directory.rename(_replaced(run_dir))
+    directory.mkdir()
+
+
+@contextlib.contextmanager
+def put_back_unless_begun(run_dir: Path) -> Iterator[None]:
+    """Undoes `start_over` afterwards, if no run has `begun` meanwhile."""
+    try:
+        yield
+    finally:
+        _put_back(run_dir)
+
+
+def begun(run_dir: Path) -> None:
+    """Deletes what `start_over` has put aside for this run, or for the search that this is the first run of."""
+    for directory in (run_dir, run_dir.parent):
+        replaced = _replaced(directory)
+        (replaced / "settings.json").unlink(missing_ok=True)  # so that a kill leaves nothing that could come back
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _put_back(run_dir: Path) -> None:
+    """Brings back what was put aside, or deletes what is left of it."""
+    replaced = _replaced(run_dir)
+    if (replaced / "settings.json").is_file():
+        directory = run_dir.resolve()
+        shutil.rmtree(directory, ignore_errors=True)
+        replaced.rename(directory)
+    else:
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _replaced(run_dir: Path) -> Path:
+    directory = run_dir.resolve()
+    return directory.parent / f".{directory.name}-replaced"
 
 
 def _run_name(settings: Settings, preset: str) -> str:

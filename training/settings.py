@@ -13,10 +13,12 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from training.backbones import BackboneError, backbone
-from training.datasets import Source, default_name
+from training.datasets import Source, default_name, is_utf8
 
 PRESETS = Path(__file__).parent / "presets"
 MODELS = Path(__file__).resolve().parent.parent / "serving" / "models"
+_SEEDS = 2**32 - 10  # numpy's, less what training adds for seeds of its own
+_IN_THE_MANIFEST = ("backbone_weights", "backbone_weights_source", "init_from", "publish_anyway")  # which is UTF-8
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 
 
@@ -141,8 +143,15 @@ class Settings:
             (self.distillation_temperature <= 0, "distillation_temperature must be above 0"),
             (self.precision not in ("float32", "mixed_bfloat16"), "precision must be float32 or mixed_bfloat16"),
             (self.publish_anyway == "", "publish_anyway must give the reason"),
+            (
+                not all(is_utf8(getattr(self, name) or "") for name in _IN_THE_MANIFEST),
+                f"{', '.join(_IN_THE_MANIFEST)} must be UTF-8; rename the file or directory",
+            ),
             (self.train_limit is not None and self.train_limit < 1, "train_limit must be at least 1"),
             (self.batch_size < 1, "batch_size must be at least 1"),
+            (not 0 <= self.seed < _SEEDS, f"seed must lie in 0..{_SEEDS - 1}"),
+            (self.weight_decay < 0, "weight_decay must be at least 0"),
+            (self.warmup_epochs < 0, "warmup_epochs must be at least 0"),
             (self.head_epochs < 0, "head_epochs must be at least 0"),
             (self.early_stopping_patience < 1, "early_stopping_patience must be at least 1"),
             (
@@ -209,8 +218,8 @@ def load_settings(preset: str, overrides: Mapping[str, Any] | None = None) -> Se
     return settings_from(values, origin=str(path))
 
 
-def _check_types(values: Mapping[str, Any]) -> None:
-    for name, hint in get_type_hints(Settings).items():
+def _check_types(values: Mapping[str, Any], of: type) -> None:
+    for name, hint in get_type_hints(of).items():
         kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
         kinds = tuple(str if get_origin(kind) is Literal else get_origin(kind) or kind for kind in kinds)
         if name not in values or isinstance(values[name], kinds) and not isinstance(values[name], bool):
@@ -219,6 +228,11 @@ def _check_types(values: Mapping[str, Any]) -> None:
         if not whole_for_float and not (bool in kinds and isinstance(values[name], bool)):
             expected = " or ".join("none" if kind is NoneType else kind.__name__ for kind in kinds)
             raise TypeError(f"{name}: expected {expected}, got {values[name]!r}")
+
+
+def _stage(values: Mapping[str, Any]) -> Stage:
+    _check_types(values, Stage)
+    return Stage(**values)
 
 
 # Settings that may be left out, where TOML, which knows no null, says "none".
@@ -236,14 +250,14 @@ def settings_from(values: Mapping[str, Any], *, origin: str) -> Settings:
     values = {key: None if value == "none" and key in _OPTIONAL else value for key, value in values.items()}
     try:
         if "stages" in values:
-            values["stages"] = tuple(Stage(**dict(stage)) for stage in values["stages"])
+            values["stages"] = tuple(_stage(dict(stage)) for stage in values["stages"])
         if "erasing_area" in values:
             low, high = values["erasing_area"]
             values["erasing_area"] = (float(low), float(high))
         for name in ("class_names", "teachers"):
             if isinstance(values.get(name), list | tuple):
                 values[name] = tuple(map(str, values[name]))
-        _check_types(values)
+        _check_types(values, Settings)
         return Settings(**values)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{origin}: {error}") from error

@@ -29,7 +29,15 @@ from training.checkpoint import Progress
 from training.datasets import DataError, TrainingData, load_training
 from training.distribution import add_distribution_argument, distributed, own_run_directory, share, share_size
 from training.model import WeightsError, initial_version, load_initial_weights
-from training.runs import add_run_arguments, check_same_run, cut_history, run_from_arguments, start_over
+from training.runs import (
+    add_run_arguments,
+    begun,
+    check_same_run,
+    cut_history,
+    put_back_unless_begun,
+    run_from_arguments,
+    start_over,
+)
 from training.settings import Settings, SettingsError
 from training.teachers import Teacher, load_teachers
 from training.trainer import Epoch, arrays, build, classifier, plan, random_generators
@@ -54,24 +62,20 @@ def train(settings: Settings, run_dir: Path) -> Path:
     memory.keep_freed_memory()
     _one_operation_at_a_time()
     keras.utils.set_random_seed(settings.seed)
-    data = load_training(settings.source, settings.train_limit)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    check_same_run(settings, data, run_dir)
-    if (run_dir / "result.json").is_file() and not (run_dir / "last.npz").is_file():
-        raise SettingsError(f"{run_dir} is a finished trial of a search; export it, or choose another --run-dir")
     epochs = plan(settings)
     last, best = run_dir / "last.npz", run_dir / "best.npz"
-
-    if last.is_file():
-        progress, weights, optimizer_state = checkpoint.load(last)
-        print(f"{run_dir}: going on after epoch {progress.epoch} of {len(epochs)}")
-    else:
-        first = classifier(settings, data, epochs[0].image_size)
-        origin = load_initial_weights(first, settings, data.classes)
-        progress = Progress(initial_weights=origin, teachers=[t.origin for t in load_teachers(settings, data.classes)])
-        if settings.init_from is not None:
-            shutil.copyfile(initial_version(settings) / manifest.FILE, run_dir / "initial_version.json")
-        weights, optimizer_state = first.get_weights(), []
+    with put_back_unless_begun(run_dir):
+        data = load_training(settings.source, settings.train_limit)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        check_same_run(settings, data, run_dir)
+        if (run_dir / "result.json").is_file() and not last.is_file():
+            raise SettingsError(f"{run_dir} is a finished trial of a search; export it, or choose another --run-dir")
+        if last.is_file():
+            progress, weights, optimizer_state = checkpoint.load(last)
+            print(f"{run_dir}: going on after epoch {progress.epoch} of {len(epochs)}")
+        else:
+            progress, weights, optimizer_state = _first_state(settings, data, epochs[0], run_dir)
+        begun(run_dir)
     cut_history(run_dir / "history.jsonl", progress.epoch)
     print(f"{len(data.train)} training, {len(data.validation)} validation images")
     print(f"initial weights: {progress.initial_weights}")
@@ -119,6 +123,18 @@ def train(settings: Settings, run_dir: Path) -> Path:
     final.save(path)
     print(f"validation accuracy {best_progress.best_accuracy:.4f} (epoch {best_progress.best_epoch}); wrote {path}")
     return path
+
+
+def _first_state(
+    settings: Settings, data: TrainingData, epoch: Epoch, run_dir: Path
+) -> tuple[Progress, list[np.ndarray], list[np.ndarray]]:
+    """What a run has before its first epoch, as `checkpoint.load` gives it later."""
+    model = classifier(settings, data, epoch.image_size)
+    origin = load_initial_weights(model, settings, data.classes)
+    teachers = [teacher.origin for teacher in load_teachers(settings, data.classes)]
+    if settings.init_from is not None:
+        shutil.copyfile(initial_version(settings) / manifest.FILE, run_dir / "initial_version.json")
+    return Progress(initial_weights=origin, teachers=teachers), model.get_weights(), []
 
 
 def _teachers(settings: Settings, data: TrainingData, progress: Progress, run_dir: Path) -> list[Teacher]:
@@ -190,6 +206,8 @@ def _plateau(
     """What keras.callbacks.ReduceLROnPlateau does, with its state where a resumed run finds it."""
     if settings.reduce_lr_patience is None or epoch.phase == "head":
         return progress
+    if progress.phase != epoch.phase:  # with an optimizer of its own: what was lowest before is no measure of it
+        progress = dataclasses.replace(progress, lowest_loss=math.inf, epochs_since_lowest=0)
     if metrics["val_loss"] < progress.lowest_loss:
         return dataclasses.replace(progress, lowest_loss=metrics["val_loss"], epochs_since_lowest=0)
     waited = progress.epochs_since_lowest + 1

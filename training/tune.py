@@ -29,7 +29,14 @@ from training import checkpoint
 from training.ablation import ablation_table, ablations
 from training.datasets import DataError, load_training
 from training.model import WeightsError
-from training.runs import add_run_arguments, check_same_run, replace_file, run_from_arguments, start_over
+from training.runs import (
+    add_run_arguments,
+    check_same_run,
+    put_back_unless_begun,
+    replace_file,
+    run_from_arguments,
+    start_over,
+)
 from training.settings import Settings, SettingsError, settings_from
 from training.style import SERVED, drawing, save
 from training.train import train
@@ -243,19 +250,23 @@ def main(argv: list[str] | None = None) -> int:
             trials = list(draws(axes, int(count), settings.seed))
         plan(settings, trials)
         start_over(arguments, settings, directory)
-        rows = search(settings, trials, directory)
+        with put_back_unless_begun(directory):
+            rows = search(settings, trials, directory)
     except (SettingsError, DataError, WeightsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on with the interrupted trial", file=sys.stderr)
         return 130
+    if all(row["val_accuracy"] is None for row in rows):
+        print(table(rows))
+        return 1
     if arguments.ablate:
         summary = ablation_table(changes, trials, [_accuracy(directory, trial) for trial in trials])
         (directory / "ablation.md").write_text(f"{summary}\n", encoding="utf-8")
         print(f"{summary}\nwrote {directory}/ablation.md")
     print(f"{table(rows)}\nwrote {directory}/results.csv and results.png")
-    return 0 if any(row["val_accuracy"] is not None for row in rows) else 1
+    return 0
 
 
 if __name__ == "__main__":

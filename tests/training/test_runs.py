@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 import pytest
 
 from training.datasets import DataError
-from training.runs import add_run_arguments, run_from_arguments, start_over
+from training.runs import add_run_arguments, begun, put_back_unless_begun, run_from_arguments, start_over
 from training.settings import SettingsError, Stage
 
 
@@ -20,6 +21,26 @@ def parsed(*options: str) -> argparse.Namespace:
 
 def run(*options: str):
     return run_from_arguments(parsed(*options))
+
+
+def old_run(run_dir: Path) -> Path:
+    run_dir.mkdir()
+    for name in ("settings.json", "last.npz"):
+        (run_dir / name).write_text("old")
+    return run_dir
+
+
+def holds_the_old_run(run_dir: Path) -> bool:
+    return {path.name: path.read_text() for path in run_dir.iterdir()} == {"settings.json": "old", "last.npz": "old"}
+
+
+def started(run_dir: Path, *options: str) -> None:
+    arguments = parsed("--run-dir", str(run_dir), *options)
+    start_over(arguments, run_from_arguments(arguments)[0], run_dir)
+
+
+def fresh(run_dir: Path, *options: str) -> None:
+    started(run_dir, "--fresh", *options)
 
 
 def test_options_and_assignments_are_settings():
@@ -76,15 +97,62 @@ def test_none_leaves_a_setting_out():
 
 
 def test_fresh_waits_until_the_dataset_is_known_to_be_there(tmp_path):
-    run_dir = tmp_path / "run"
-    run_dir.mkdir()
-    (run_dir / "settings.json").write_text("{}")
-    for dataset, left in ((str(tmp_path / "fotos"), True), ("fashion_mnist", False)):
-        arguments = parsed("--fresh", "--run-dir", str(run_dir), "--dataset", dataset)
-        settings, _ = run_from_arguments(arguments)
-        if left:
-            with pytest.raises(DataError, match="neither known nor a path that exists"):
-                start_over(arguments, settings, run_dir)
-        else:
-            start_over(arguments, settings, run_dir)
-        assert run_dir.exists() == left
+    run_dir = old_run(tmp_path / "run")
+    with pytest.raises(DataError, match="neither known nor a path that exists"):
+        fresh(run_dir, "--dataset", str(tmp_path / "fotos"))
+    assert holds_the_old_run(run_dir)
+    fresh(run_dir)
+    assert not list(run_dir.iterdir())
+
+
+def test_what_fresh_puts_aside_comes_back_unless_the_new_run_begins(tmp_path):
+    run_dir = old_run(tmp_path / "run")
+    fresh(run_dir)
+    with put_back_unless_begun(run_dir):
+        (run_dir / "settings.json").write_text("new")
+    assert holds_the_old_run(run_dir)
+    fresh(run_dir)
+    with put_back_unless_begun(run_dir):
+        (run_dir / "settings.json").write_text("new")
+        begun(run_dir)
+    assert [path.read_text() for path in tmp_path.rglob("*.*") if path.is_file()] == ["new"]
+
+
+def test_a_search_that_starts_over_begins_with_its_first_run(tmp_path):
+    directory = old_run(tmp_path / "search")
+    fresh(directory)
+    with put_back_unless_begun(directory):
+        (directory / "trial").mkdir()
+        begun(directory / "trial")
+    assert [path.name for path in tmp_path.rglob("*")] == ["search", "trial"]
+
+
+def test_what_a_killed_command_has_put_aside_comes_back_with_the_next(tmp_path):
+    run_dir = old_run(tmp_path / "run")
+    for _ in range(2):
+        fresh(run_dir)
+        assert not list(run_dir.iterdir())
+        (run_dir / "settings.json").write_text("new")
+    started(run_dir)
+    assert holds_the_old_run(run_dir)
+
+
+def test_what_a_kill_has_left_of_a_deleted_run_does_not_come_back(tmp_path, monkeypatch):
+    run_dir = old_run(tmp_path / "run")
+    fresh(run_dir)
+    (run_dir / "settings.json").write_text("new")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *given, **options: None)  # killed before the first file is gone
+        begun(run_dir)
+    started(run_dir)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (run_dir / "settings.json").read_text() == "new"
+
+
+def test_a_run_directory_may_be_a_link(tmp_path):
+    disk = old_run(tmp_path / "disk")
+    (tmp_path / "run").symlink_to(disk)
+    fresh(tmp_path / "run")
+    assert not list(disk.iterdir())
+    started(tmp_path / "run")
+    assert holds_the_old_run(disk)

@@ -66,6 +66,12 @@ def test_an_unknown_key_lists_the_valid_ones_and_the_near_one():
         ),
         ({"stages": [{"image_size": 96}]}, "epochs"),
         ({"stages": [{"image_size": 96, "epochs": 1, "lr": 1}]}, "lr"),
+        ({"stages": [{"image_size": 48.5, "epochs": 1}]}, "mine.toml: image_size: expected int, got 48.5"),
+        ({"stages": [{"image_size": 96, "epochs": 1.5}]}, "epochs: expected int, got 1.5"),
+        (
+            {"stages": [{"image_size": 96, "epochs": 1, "learning_rate": "high"}]},
+            "learning_rate: expected float or none, got 'high'",
+        ),
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": "many"}, "mine.toml: batch_size: expected int, got 'many'"),
         ({"batch_size": 1.5}, "batch_size: expected int, got 1.5"),
@@ -81,6 +87,10 @@ def test_an_unknown_key_lists_the_valid_ones_and_the_near_one():
         ({"batch_norm_momentum": 1.0}, "batch_norm_momentum"),
         ({"dropout": 1.0}, "dropout"),
         ({"learning_rate": 0.0}, "learning_rate"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be at least 0"),
+        ({"seed": -1}, r"seed must lie in 0\.\.4294967285"),
+        ({"seed": 2**32 - 10}, r"seed must lie in 0\.\.4294967285"),
         ({"head_epochs": -1}, "head_epochs"),
         ({"crop_padding": -1}, "crop_padding"),
         ({"train_limit": 0}, "train_limit"),
@@ -109,6 +119,8 @@ def test_an_unknown_key_lists_the_valid_ones_and_the_near_one():
         ({"distillation_temperature": 0.0}, "distillation_temperature"),
         ({"precision": "float16"}, "precision must be float32 or mixed_bfloat16"),
         ({"publish_anyway": ""}, "publish_anyway must give the reason"),
+        ({"backbone_weights": "p\udce8re.weights.h5"}, "backbone_weights, .* must be UTF-8; rename the file"),
+        ({"init_from": "mod\udce8les/1"}, "init_from, .* must be UTF-8; rename the file"),
     ],
 )
 def test_an_impossible_value_is_refused(values, message):

@@ -304,6 +304,36 @@ def test_fresh_deletes_a_run_and_nothing_else(tmp_path, capsys):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--init-from", "987"], "--init-from 987: no "),
+        (["--set", 'teachers=["987"]'], "teachers 987: no "),
+        (["--backbone-weights", "none.h5"], "none.h5: no such file"),
+        (["--data-dir", "nowhere"], "nowhere is not a directory"),
+    ],
+)
+def test_fresh_keeps_the_old_run_where_the_new_one_lacks_what_it_begins_with(tmp_path, capsys, options, message):
+    (tmp_path / "settings.json").write_text("old")
+    assert main(["--preset", "smoke", "--run-dir", str(tmp_path), "--fresh", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_fresh_deletes_the_old_run_when_the_first_epoch_begins(tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_run_epoch", interrupted)
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    for name in ("settings.json", "last.npz"):
+        (run_dir / name).write_text("old")
+    assert main(["--preset", "smoke", "--run-dir", str(run_dir), "--fresh"]) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert {path.name for path in run_dir.iterdir()} == {"settings.json", "data.json"}
+
+
 def test_a_stage_with_its_own_learning_rate_has_its_own_schedule():
     stages = (Stage(32, 2), Stage(64, 1), Stage(96, 3, learning_rate=2e-4))
     epochs = plan(Settings(head_epochs=1, stages=stages, learning_rate=1e-3))
@@ -393,6 +423,26 @@ def test_the_learning_rate_shrinks_on_a_plateau_and_stays_so_when_resumed(tmp_pa
     train(settings, tmp_path)
     # the head, then 1.0 is the lowest loss, then two epochs without a lower one, one of which is run twice
     assert rates == [0.001, 0.01, 0.01, 0.005, 0.005, 0.0025, 0.00125]
+
+
+def test_a_stage_with_its_own_learning_rate_has_a_plateau_of_its_own(tmp_path, monkeypatch):
+    losses_seen, rates = iter([3.0, 1.0, 2.0, 2.0, 2.0]), []
+
+    def no_epoch(trainer, data, epoch, *args):
+        rates.append(round(float(trainer.optimizer.learning_rate), 6))
+        return {"accuracy": 0.5, "loss": 1.0, "val_accuracy": 0.5, "val_loss": next(losses_seen)}
+
+    monkeypatch.setattr(module, "_run_epoch", no_epoch)
+    settings = Settings(
+        **(
+            vars(SETTINGS)
+            | {"stages": (Stage(32, 1), Stage(32, 3, learning_rate=0.02)), "learning_rate": 0.01}
+            | {"schedule": "constant", "reduce_lr_patience": 1}
+        )
+    )
+    train(settings, tmp_path)
+    # the head, the first stage, then 2.0 is the lowest loss of the second one, and is not undercut
+    assert rates == [0.001, 0.01, 0.02, 0.02, 0.01]
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_state(tmp_path, monkeypatch):

@@ -66,6 +66,13 @@ def test_a_target_that_is_not_reached_is_no_time(tmp_path):
     assert "of the time" not in report(results, 1.0)
 
 
+def test_fresh_keeps_the_old_benchmark_where_the_new_one_cannot_begin(tmp_path, capsys):
+    (tmp_path / "settings.json").write_text("old")
+    assert main(["--preset", "smoke", "--run-dir", str(tmp_path), "--fresh", "--init-from", "987"]) == 2
+    assert "--init-from 987: no " in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
 def test_without_a_target_there_is_nothing_to_measure(tmp_path, capsys):
     with pytest.raises(SettingsError, match="stop_at_accuracy"):
         run(Settings(**(vars(SETTINGS) | {"stop_at_accuracy": None})), tmp_path)

@@ -175,6 +175,16 @@ def test_another_search_does_not_go_into_the_same_directory(tmp_path, monkeypatc
     assert "is no run directory; it is left as it is" in capsys.readouterr().err
 
 
+def test_fresh_keeps_the_old_search_where_no_trial_of_the_new_one_can_begin(tmp_path, capsys):
+    (tmp_path / "settings.json").write_text("old")
+    options = ["--preset", "smoke", "--run-dir", str(tmp_path), "--fresh", "--grid", "init_from='987','988'"]
+    assert main(options) == 1
+    captured = capsys.readouterr()
+    assert "--init-from 988: no " in captured.out
+    assert "wrote" not in captured.out
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
 def test_the_count_of_a_random_search_comes_first(capsys):
     assert main(["--preset", "smoke", "--random", "learning_rate=1e-5..1e-3"]) == 2
     assert "expected COUNT NAME=VALUES" in capsys.readouterr().err

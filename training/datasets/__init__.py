@@ -11,6 +11,7 @@ from types import ModuleType
 
 from training.datasets import cifar10, csv_table, fashion_mnist, folder, npz
 from training.datasets.base import DataError, Preprocessing, Source, Split, TrainingData, png
+from training.datasets.labels import is_utf8, readable
 
 __all__ = [
     "DataError",
@@ -20,9 +21,11 @@ __all__ = [
     "TrainingData",
     "check_exists",
     "default_name",
+    "is_utf8",
     "load_test",
     "load_training",
     "names",
+    "place",
     "png",
     "split_settings",
 ]
@@ -77,8 +80,13 @@ def split_settings(dataset: str) -> tuple[str, ...]:
     return "split_seed", "validation_fraction", "test_fraction"
 
 
+def place(dataset: str) -> str:
+    """What tells a dataset from others: its name, or the absolute path of where it lies."""
+    return dataset if dataset in _NAMED else os.path.realpath(os.path.expanduser(dataset))
+
+
 def check_exists(source: Source) -> None:
-    """Raises DataError unless the dataset is a known name or a path of a kind that can be read."""
+    """Raises DataError unless the dataset is a known name or a path, in UTF-8, of a kind that can be read."""
     _loader(source)
 
 
@@ -96,6 +104,8 @@ def default_name(source: Source) -> str:
 def _loader(source: Source) -> ModuleType:
     if source.dataset in _NAMED:
         return _NAMED[source.dataset]
+    if not is_utf8(source.dataset):  # the manifest, which is UTF-8, names it
+        raise DataError(f"dataset {readable(source.dataset)}: expected a path in UTF-8; rename the file or folder")
     path = Path(source.dataset).expanduser()
     if path.is_dir():
         return csv_table if csv_table.is_pair(path) else folder

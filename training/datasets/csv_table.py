@@ -8,9 +8,9 @@ import numpy as np
 
 from training.datasets import digests
 from training.datasets.base import DataError, Source, Split, TrainingData, light_on_dark
-from training.datasets.csv_lines import read
+from training.datasets.csv_lines import Table, read
 from training.datasets.labels import Classes, classes_of
-from training.datasets.splitting import Parts, split, training_data
+from training.datasets.splitting import Parts, content_keys, split, training_data
 
 SUFFIXES = (".csv", ".csv.gz")
 
@@ -23,7 +23,7 @@ def is_pair(folder: Path) -> bool:
 
 
 def load_training(source: Source, limit: int | None = None) -> TrainingData:
-    """Loads what trains and validates, split class by class. Of the test only the images' hashes are looked at.
+    """Loads what trains and validates, split class by class. The test is only hashed, and its labels are checked.
 
     Raises:
         DataError: the message names the line, from 1, and the column.
@@ -33,8 +33,8 @@ def load_training(source: Source, limit: int | None = None) -> TrainingData:
     table = read(train_path)
     classes = classes_of(table.labels, source.class_names, str(train_path))
     labels = classes.number(table.labels, table.place)
-    parts = _split(labels, classes, train_path, source, with_test=test_path is None)
-    test_images = table.images[parts.test] if test_path is None else read(test_path).images
+    parts = _split(table, labels, classes, source, with_test=test_path is None)
+    test_images = table.images[parts.test] if test_path is None else _test(test_path, classes).images
     if test_images.shape[1:] != table.images.shape[1:]:
         sizes = " and ".join(f"{images.shape[1]}x{images.shape[2]}" for images in (table.images, test_images))
         raise DataError(f"{given}: the training and test images have {sizes} pixels; expected one size")
@@ -63,19 +63,26 @@ def load_test(source: Source) -> Split:
     table = read(train_path, labels_only=test_path is not None)
     classes = classes_of(table.labels, source.class_names, str(train_path))
     if test_path is not None:
-        test = read(test_path)
-        return Split(light_on_dark(test.images), classes.number(test.labels, test.place))
+        test = _test(test_path, classes)
+        return Split(light_on_dark(test.images), test.labels)
     labels = classes.number(table.labels, table.place)
-    positions = _split(labels, classes, train_path, source, with_test=True).test
+    positions = _split(table, labels, classes, source, with_test=True).test
     return Split(light_on_dark(table.images[positions]), labels[positions])
 
 
-def _split(labels: np.ndarray, classes: Classes, path: Path, source: Source, *, with_test: bool) -> Parts:
+def _test(path: Path, classes: Classes) -> Split:
+    """A test CSV as it is, its labels numbered: while training loads, so that none is found wrong only hours later."""
+    table = read(path)
+    return Split(table.images, classes.number(table.labels, table.place))
+
+
+def _split(table: Table, labels: np.ndarray, classes: Classes, source: Source, *, with_test: bool) -> Parts:
     return split(
         labels,
         classes.names,
-        str(path),
+        str(table.path),
         seed=source.split_seed,
+        keys=content_keys(table.images),
         validation=source.validation_fraction,
         test=source.test_fraction if with_test else None,
     )

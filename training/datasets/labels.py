@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def check_names(names: Sequence[str], origin: str) -> None:
     if len(names) < 2:
         raise DataError(f"{origin}: {listed(names)} is the only class; expected at least two")
     for name in names:
-        if not name.strip() or len(name.splitlines()) > 1 or not _is_utf8(name):
+        if not name.strip() or len(name.splitlines()) > 1 or not is_utf8(name):
             raise DataError(f"{origin}: class name {name!r}; expected a name of one line in UTF-8")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -124,7 +125,13 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names[:_SHOWN])) + rest
 
 
-def _is_utf8(name: str) -> bool:
+def readable(name: str) -> str:
+    r"""The name of a file in UTF-8: with \xff for a byte that is none, where Python has half a surrogate pair."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name can be written in UTF-8, which those of files on Linux need not be."""
     try:
         name.encode()
     except UnicodeEncodeError:

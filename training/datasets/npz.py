@@ -12,7 +12,7 @@ import numpy as np
 from training.datasets import digests
 from training.datasets.base import DataError, Source, Split, TrainingData, light_on_dark
 from training.datasets.labels import Classes, classes_of, texts
-from training.datasets.splitting import split, training_data
+from training.datasets.splitting import content_keys, split, training_data
 
 _TRAIN, _VALIDATION, _TEST = ("x_train", "y_train"), ("x_val", "y_val"), ("x_test", "y_test")
 _TO_BE_SPLIT = (_TRAIN, ("images", "labels"), ("x", "y"))
@@ -111,6 +111,7 @@ class _Arrays:
             self.classes.names,
             str(self.path),
             seed=self.source.split_seed,
+            keys=content_keys(main.images),
             validation=None if "validation" in given else self.source.validation_fraction,
             test=None if "test" in given else self.source.test_fraction,
         )
@@ -173,11 +174,14 @@ class _Arrays:
 
     def _read(self, key: str) -> np.ndarray:
         try:
-            return self._arrays[key]
+            array = self._arrays[key]
+            if not isinstance(array, np.ndarray):  # numpy gives the bytes of what is no .npy
+                raise ValueError("no .npy file")
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(
                 f"{self.path}: {key} cannot be read ({error}); expected plain numbers or text, no Python objects, whole"
             ) from error
+        return array
 
     def _as_text(self, values: np.ndarray, key: str) -> np.ndarray:
         try:

@@ -38,7 +38,8 @@ def read_photo(content: bytes, image_size: int) -> np.ndarray:
     """Decodes one picture and brings it to image_size x image_size, not keeping its aspect.
 
     The served graph does the same: decode (of an animation the first frame), turn upright by EXIF, lay over white,
-    resize with an antialiasing triangle filter, round.
+    resize with an antialiasing triangle filter, round. But it looks for EXIF in JPEG alone, where cameras write it; the
+    rare PNG or WebP that has some is turned only here.
 
     Args:
         content: a PNG, JPEG, GIF, BMP or WebP file.

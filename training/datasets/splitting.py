@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from training.datasets.base import DataError, Preprocessing, Split, TrainingData, light_on_dark
-from training.datasets.labels import listed
+from training.datasets.labels import listed, readable
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,15 @@ def order(keys: Sequence[str], seed: int) -> np.ndarray:
         hashlib.blake2b(f"{seed}\0{key}".encode(errors="surrogateescape"), digest_size=8).digest() for key in keys
     )
     return np.argsort(np.frombuffer(digests, ">u8"), kind="stable")
+
+
+def content_keys(images: np.ndarray) -> list[str]:
+    """The keys by which images without a name of their own are split: a hash of the pixels of each.
+
+    Args:
+        images: uint8 (N, H, W, C).
+    """
+    return [_digest(image).hex() for image in images]
 
 
 def some_of_every(labels: np.ndarray, limit: int, seed: int, at_least: int = 1) -> np.ndarray:
@@ -60,11 +69,13 @@ def split(
 ) -> Parts:
     """Splits class by class. An image's place hangs on its key, so one that is added or removed moves few others.
 
+    Images of a class with equal keys stay together, even if a part becomes larger by that.
+
     Args:
         labels: int64 (N,).
         classes: their names.
         origin: file or folder, for messages.
-        keys: what each image is called; None: by its position.
+        keys: what each image is called, or `content_keys`; None: by its position.
         validation: fraction of what is not test; None: no such part.
         test: fraction of all; None: no such part.
 
@@ -82,14 +93,16 @@ def split(
             f"{origin}: a split needs at least {needed} images of every class, got fewer of {listed(short)}. "
             "Add images, remove the class, or split by hand"
         )
-    ranked = order(keys if keys is not None else list(map(str, range(len(labels)))), seed)
+    keys = list(map(str, range(len(labels)))) if keys is None else keys
+    ranked = order(keys, seed)
     part = np.zeros(len(labels), np.int8)
     for label in range(len(classes)):
         members = ranked[labels[ranked] == label]
-        tests = _share(len(members), test, keep=needed - 1)
-        validations = _share(len(members) - tests, validation, keep=1)
+        names = [keys[position] for position in members]
+        tests = _between_keys(names, _share(len(members), test, keep=needed - 1), keep=needed - 1)
+        held_out = _between_keys(names, tests + _share(len(members) - tests, validation, keep=1), keep=1)
         part[members[:tests]] = 2
-        part[members[tests : tests + validations]] = 1
+        part[members[tests:held_out]] = 1
     return Parts(*(ranked[part[ranked] == number] for number in range(3)))
 
 
@@ -159,22 +172,29 @@ def facts_of(
     dropped_duplicates: int,
     skipped: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the manifest says about the data."""
+    """What the manifest says about the data, which is text in UTF-8."""
     counted = {
         part: dict(zip(classes, np.bincount(split.labels, minlength=len(classes)).tolist(), strict=True))
         for part, split in (("train", train), ("validation", validation))
     }
     return {
-        "source": origin,
+        "source": readable(origin),
         "sha256": sha256,
         "counts": counted,
         "dropped_duplicates": dropped_duplicates,
-        "skipped": list(skipped),
+        "skipped": [readable(one) for one in skipped],
     }
 
 
 def _share(count: int, fraction: float | None, *, keep: int) -> int:
     return 0 if fraction is None else min(max(1, int(count * fraction + 0.5)), count - keep)
+
+
+def _between_keys(ranked: Sequence[str], count: int, *, keep: int) -> int:
+    """`count`, or as many more as it takes to part no equal keys, as long as `keep` are left."""
+    while 0 < count < len(ranked) - keep and ranked[count - 1] == ranked[count]:
+        count += 1
+    return count
 
 
 def _digest(image: np.ndarray) -> bytes:

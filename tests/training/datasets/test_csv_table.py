@@ -121,6 +121,18 @@ def test_one_file_is_split_in_three(tmp_path):
     assert len(data.facts["sha256"]) == 64
 
 
+def test_the_split_hangs_on_the_pixels_not_on_the_line(tmp_path):
+    source = Source(str(write(tmp_path / "pets.csv", lines())))
+    test_before = {image.tobytes() for image in load_test(source).images}
+    trained_before = {image.tobytes() for image in load_training(source).train.images}
+    write(tmp_path / "pets.csv", lines()[1:])
+    test_now = {image.tobytes() for image in load_test(source).images}
+    assert len(test_now - test_before) <= 1  # of the one class that has an image less
+    assert len(test_now & trained_before) <= 1
+    write(tmp_path / "pets.csv", lines()[::-1])
+    assert {image.tobytes() for image in load_test(source).images} == test_before
+
+
 def test_a_second_loading_is_the_same(tmp_path):
     source = Source(str(write(tmp_path / "pets.csv", lines())))
     first, again = load_training(source), load_training(source)
@@ -157,9 +169,9 @@ def test_a_folder_with_a_training_and_a_test_file(pair):
 
 def test_a_test_label_that_training_does_not_know(pair):
     write(pair / "pets-test.csv.gz", lines([0, 7], PIXELS[:2]))
-    load_training(Source(str(pair)))  # looks at no test label
-    with pytest.raises(DataError, match=r"pets-test.csv.gz, line 2: label '7' is no class"):
-        load_test(Source(str(pair)))
+    for load in (load_training, load_test):  # before hours of training, and after
+        with pytest.raises(DataError, match=r"pets-test.csv.gz, line 2: label '7' is no class"):
+            load(Source(str(pair)))
 
 
 def test_test_images_of_another_size(pair):

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from training.datasets import DataError, Source, default_name, load_test, load_training, names, png
+from training.datasets import (
+    DataError,
+    Source,
+    check_exists,
+    default_name,
+    load_test,
+    load_training,
+    names,
+    place,
+    png,
+)
 
 
 def test_the_names():
@@ -37,6 +48,25 @@ def test_the_folder_one_stands_in_has_a_name(tmp_path, monkeypatch):
     (tmp_path / "shoes").mkdir()
     monkeypatch.chdir(tmp_path / "shoes")
     assert default_name(Source(".")) == "shoes"
+
+
+def test_a_place_is_the_same_however_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "linked").symlink_to("photos")
+    spellings = ("photos", "photos/", "./photos", "~/photos", "linked", "elsewhere/../photos", str(tmp_path / "photos"))
+    assert {place(dataset) for dataset in spellings} == {str(tmp_path / "photos")}
+    assert place("fashion_mnist") == "fashion_mnist"
+    assert place("./fashion_mnist") == str(tmp_path / "fashion_mnist")
+    assert place("~nobody-is-called-so/photos") == str(tmp_path / "~nobody-is-called-so/photos")
+
+
+@pytest.mark.parametrize("look", [load_training, load_test, check_exists])
+def test_a_path_that_is_no_utf8_is_refused_before_it_is_read(tmp_path, look):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.mkdir(folder)
+    with pytest.raises(DataError, match=r"dataset .*/caf\\xe9: expected a path in UTF-8; rename the file or folder"):
+        look(Source(folder))
 
 
 @pytest.mark.parametrize("load", [load_training, load_test])

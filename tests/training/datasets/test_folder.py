@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,15 @@ def test_damaged_files_are_skipped_where_asked(photos):
     assert len(set(shown(before)) ^ set(shown(test))) <= 3  # what could not be read holds its place in the split
 
 
+def test_names_that_are_no_utf8_are_readable_in_the_facts(photos, tmp_path):
+    root = photos.rename(tmp_path / os.fsdecode(b"\xe9t\xe9"))
+    (root / "cat" / os.fsdecode(b"p\xe8re.png")).write_bytes(b"no picture")
+    (tmp_path / "summer").symlink_to(root)
+    facts = load_training(source(tmp_path / "summer", on_corrupt="skip")).facts
+    assert facts["source"] == r"\xe9t\xe9"
+    assert facts["skipped"] == [r"cat/p\xe8re.png: not a PNG, JPEG, GIF, BMP or WebP image"]
+
+
 def test_a_file_that_must_not_be_read_is_named(photos):
     (photos / "cat" / "0.png").unlink()
     (photos / "cat" / "0.png").symlink_to(photos / "gone.png")
@@ -233,6 +243,11 @@ def test_limit_reads_only_the_first(photos, monkeypatch):
     ("make", "message"),
     [
         pytest.param(lambda root: None, "holds no folders; expected one of pictures for each class", id="empty"),
+        pytest.param(
+            lambda root: picture(fill(root) / os.fsdecode(b"ch\xeane") / "0.png", (0, 0, 0), 0),
+            r"class name 'ch\\udceane'; expected a name of one line in UTF-8",
+            id="class that is no UTF-8",
+        ),
         pytest.param(lambda root: fill(root, {"cat": 5}), "every image is of the class 'cat'", id="one class"),
         pytest.param(
             lambda root: fill(root / "photos"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,15 @@ def test_one_pair_is_split_in_three(tmp_path, keys, images, preprocessing, chann
     known = {image.tobytes(): label for image, label in zip(images, LABELS, strict=True)}
     for part in (data.train, data.validation, test):
         assert [known.pop(image.tobytes()) for image in part.images] == part.labels.tolist()
+
+
+@pytest.mark.parametrize("without", ["val test", "test"])
+def test_the_split_hangs_on_the_pixels_not_on_the_row(tmp_path, without):
+    source = write(tmp_path, **in_parts(without=without))
+    before = {image.tobytes() for image in load_test(source).images}
+    arrays = in_parts(without=without)
+    write(tmp_path, **arrays | {"x_train": arrays["x_train"][1:], "y_train": arrays["y_train"][1:]})
+    assert len({image.tobytes() for image in load_test(source).images} - before) <= 1
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint16])
@@ -228,6 +238,16 @@ def test_a_broken_file(tmp_path, content, message):
     path = Path(source.dataset)
     path.write_bytes(content(path.read_bytes()))
     refused(source, message)
+
+
+@pytest.mark.parametrize("key", ["images", "labels"])
+def test_a_member_that_is_no_array(tmp_path, key):
+    source = write(tmp_path, **{"images": COLOUR, "labels": LABELS, key: LABELS})
+    with zipfile.ZipFile(source.dataset, "w") as archive:
+        for name, array in (("images", COLOUR), ("labels", LABELS)):
+            with archive.open(f"{name}.npy", "w") as member:
+                member.write(b"some text") if name == key else np.save(member, array)
+    refused(source, f"{key} cannot be read .no .npy file.; expected plain numbers or text")
 
 
 def test_grey_images_on_a_light_ground_are_turned_in_every_part(tmp_path):

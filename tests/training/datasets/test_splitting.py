@@ -49,6 +49,20 @@ def test_more_images_leave_most_others_where_they_were():
     assert len(tested_now & trained_on) <= 2  # of 24
 
 
+def test_equal_keys_of_a_class_stay_together():
+    labels = np.repeat([0, 1], 60)
+    keys = [f"{label} {number % 20}" for number, label in enumerate(labels)]  # three times each
+    parts = split(labels, ("cat", "dog"), "pets", keys=keys, **BOTH)
+    seen = [{keys[position] for position in part} for part in (parts.train, parts.validation, parts.test)]
+    assert sum(map(len, seen)) == len(set(keys))
+    assert [len(part) for part in (parts.train, parts.validation, parts.test)] == [90, 12, 18]
+
+
+def test_a_class_of_equal_keys_is_split_all_the_same():
+    parts = split(np.repeat([0, 1], 5), ("cat", "dog"), "pets", keys=["same"] * 10, **BOTH)
+    assert all(len(part) >= 2 for part in (parts.train, parts.validation, parts.test))
+
+
 @pytest.mark.parametrize(("validation", "test", "empty"), [(None, 0.2, "validation"), (0.2, None, "test")])
 def test_a_part_that_is_given_elsewhere_is_not_split_off(validation, test, empty):
     parts = split(LABELS, CLASSES, "pets", seed=0, validation=validation, test=test)
