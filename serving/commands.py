@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -18,6 +18,9 @@ from serving.client.overlay import has_evidence, lay_out, open_photo, paint, pai
 from serving.client.results import Floats
 from serving.client.shap_values import shap_values
 from serving.client.transport import is_loopback
+
+if TYPE_CHECKING:
+    from serving.site import Site
 
 OK, FAILED = 0, 1
 
@@ -159,6 +162,8 @@ def status(client: BaseClient, options: argparse.Namespace) -> int:
             print(f"requests without a label go to version {latest}, the highest that is loaded")
         for label in idle:
             print(f"requests with the label {label} fail: its version is not loaded; promote another, or roll back")
+        if (site := _site(options)) and site.unfinished.exists():
+            print("a promotion is under way, or was interrupted; the next promote, rollback or `make up` mends that")
     return OK if latest is not None and not idle else FAILED
 
 
@@ -180,12 +185,20 @@ def _labels(options: argparse.Namespace) -> tuple[dict[int, list[str]], list[str
 
 def _on_disk(model: str, options: argparse.Namespace) -> list[int]:
     """The versions in the checkout's folder, where the server asked is this machine's."""
-    if not is_loopback(options.where.url) or find_spec("tensorflow_serving") is None:
-        return []  # elsewhere, or the client library alone
+    if (site := _site(options)) is None:
+        return []
     from serving import version_files
+
+    return version_files.numbers(site.folder(model))
+
+
+def _site(options: argparse.Namespace) -> Site | None:
+    """This checkout, where the server asked is this machine's; None elsewhere, or for the client library alone."""
+    if not is_loopback(options.where.url) or find_spec("tensorflow_serving") is None:
+        return None
     from serving.site import Site
 
-    return version_files.numbers(Site().folder(model))
+    return Site()
 
 
 def _view(client: BaseClient, image: str, version: int | None) -> View | None:

@@ -236,6 +236,7 @@ def test_a_canary_is_ended_and_a_stopped_promotion_leaves_the_former_config(stac
         process.send_signal(number)  # as a shell and the kernel both do when a terminal closes
         out, _ = process.communicate(timeout=60)
         if number == signal.SIGKILL:
+            assert "under way, or was interrupted; the next promote" in serving(stack, "status")
             out = serving(stack, "promote", str(VERSION))
             assert f"`promote {version}` of " in out
             assert "was interrupted and is taken back: the label had not moved" in out
