@@ -26,7 +26,7 @@ test-serving: $(VENV)/tests ## the contract tests against the real TensorFlow Se
 fuzz: $(VENV)/tests ## 20,000 bent requests to the model server, every answer checked (ARGS="--count N --seed N")
 	$(BIN)/python tests/serving/embedded/fuzz.py --count 20000 $(ARGS)
 
-train: $(VENV)/runtime ## train, export, evaluate and publish the next version (PRESET=best|fast|photos|finetune|smoke)
+train: $(VENV)/runtime ## train, export, evaluate and publish the next version (PRESET=best|fast|photos|finetune|distil|smoke)
 	$(BIN)/python -m training --preset $(PRESET) $(ARGS)
 
 evaluate: $(VENV)/runtime ## a report on the newest version, with pictures, in reports/ (ARGS="--version N --against M", --quick: 2 minutes)

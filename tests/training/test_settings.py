@@ -16,12 +16,12 @@ def test_every_preset_loads(preset):
 
 
 def test_the_presets_are_these():
-    assert preset_names() == ["ablation", "best", "fast", "finetune", "photos", "smoke"]
+    assert preset_names() == ["ablation", "best", "distil", "fast", "finetune", "photos", "smoke"]
 
 
 def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(
-        SettingsError, match=r"no preset 'bset'; expected one of ablation, best, fast, finetune, photos, smoke"
+        SettingsError, match=r"no preset 'bset'; expected one of ablation, best, distil, fast, finetune, photos, smoke"
     ):
         load_settings("bset")
 
