@@ -133,9 +133,10 @@ def load_version(choice: str, settings: Settings, option: str) -> tuple[keras.Mo
         raise WeightsError(f"{option} {choice}: {path} cannot be read: {error}") from error
     _check_same_split(settings, described["training"], f"{option} {choice}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    number = described["version"]  # an export has none yet
     origin = (
-        f"version {described['version']} of {described['name']}, created {described['created']}, "
-        f"model.keras sha256 {digest}"
+        f"{f'version {number}' if number else 'an unpublished version'} of {described['name']}, created "
+        f"{described['created']}, model.keras sha256 {digest}"
     )
     return model, described, origin
 
