@@ -1,7 +1,7 @@
 """The promotion that is under way: written down before a config first changes, gone when nothing of it is left to do.
 
 What a killed process leaves is put right before the next promotion, and before the model server starts: finished where
-the label had moved, taken back where it had not.
+it stands in the log, which it does once the label was seen to have moved, else taken back.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def recover(site: Site, say: Callable[[str], None]) -> Entry | None:
     """Put right what a promotion has left that was killed. To be called under the site's lock.
 
     Returns:
-        The move of a label that has been finished; None where nothing was left, or it was taken back.
+        The move of a label that the log holds, now finished; None where nothing was left, or it was taken back.
 
     Raises:
         ConfigError, LogError: a config, the log, or what was written down cannot be read.
@@ -69,17 +69,21 @@ def recover(site: Site, say: Callable[[str], None]) -> Entry | None:
         ) from error
     config = models_config.read(site.truth)
     entry = models_config.find(config, move.model)
-    moved = entry is not None and entry.version_labels.get(move.label) == move.target
-    if moved:
-        logged = promotion_log.read(site.log)
-        promotion_log.append(site.log, *(one for one in entries if one not in logged))
+    before = dict(former.version_labels) if former else {}
+    labels = dict(entry.version_labels) if entry else {}
+    logged = move in promotion_log.read(site.log)
+    if labels not in (before, before | {one.label: one.target for one in entries}):
+        what = "left as it is: the labels have been changed since"
+    elif logged and entry is not None:
         models_config.serve(entry, kept)
-    elif entry is not None:
-        config.model_config_list.config.remove(entry)
-    if former and not moved:
-        config.model_config_list.config.append(former)
+        what = "finished: the label had moved"
+    else:
+        if entry is not None:
+            config.model_config_list.config.remove(entry)
+        if former:
+            config.model_config_list.config.append(former)
+        what = "taken back: the label was not yet seen to have moved"
     site.save(config)
     end(site)
-    what = "finished: the label had moved" if moved else "taken back: the label had not moved"
     say(f"`{move.command}` of {move.when} was interrupted and is {what}")
-    return move if moved else None
+    return move if logged else None

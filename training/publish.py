@@ -63,9 +63,9 @@ def publish(source: Path, base_path: Path, *, gate: Mapping[str, Any] | None = N
         raise PublishError(f"cannot publish {source}: not as its manifest says: {', '.join(changed)}; export it again")
     if dry_run:
         return next_version(base_path)
-    if not base_path.is_dir():
-        base_path.mkdir(parents=True, exist_ok=True)
-        base_path.chmod(0o755)
+    for folder in [one for one in (*base_path.parents[::-1], base_path) if not one.exists()]:
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
     with _locked(base_path):  # so that nobody takes for abandoned what is just being made
         _remove_abandoned(base_path)
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=base_path))

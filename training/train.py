@@ -75,6 +75,7 @@ def train(settings: Settings, run_dir: Path) -> Path:
             print(f"{run_dir}: going on after epoch {progress.epoch} of {len(epochs)}")
         else:
             progress, weights, optimizer_state = _first_state(settings, data, epochs[0], run_dir)
+        share((data.train.labels, data.validation.labels), settings.batch_size)  # refuses what the devices cannot share
         begun(run_dir)
     cut_history(run_dir / "history.jsonl", progress.epoch)
     print(f"{len(data.train)} training, {len(data.validation)} validation images")

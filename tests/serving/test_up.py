@@ -173,7 +173,9 @@ def test_what_a_killed_promotion_left_is_put_right_first(env, site):
     with site.locked():
         assert up.write_model_config(env, site)[0].startswith("fashion_mnist: "), "it is under way"
     said = up.write_model_config(env, site)
-    assert said == [f"`promote 3` of {entry.when} was interrupted and is taken back: the label had not moved"]
+    assert said == [
+        f"`promote 3` of {entry.when} was interrupted and is taken back: the label was not yet seen to have moved"
+    ]
     assert models_config.read(site.truth) == before
 
 

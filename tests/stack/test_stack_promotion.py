@@ -239,7 +239,7 @@ def test_a_canary_is_ended_and_a_stopped_promotion_leaves_the_former_config(stac
             assert "under way, or was interrupted; the next promote" in serving(stack, "status")
             out = serving(stack, "promote", str(VERSION))
             assert f"`promote {version}` of " in out
-            assert "was interrupted and is taken back: the label had not moved" in out
+            assert "was interrupted and is taken back: the label was not yet seen to have moved" in out
             assert f"version {VERSION} of fashion_mnist is stable already" in out
         else:
             assert (process.returncode, "the former config is back" in out) == (130, True)
