@@ -71,7 +71,7 @@ def test_a_sheet_of_classes(run, tmp_path, capsys):
 def test_without_shap_one_line(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(methods, "find_spec", lambda name: None)
     assert run("--of-class", "Bag", "--count", 1, "--method", "all", "--output", tmp_path / "sheet.png") == 0
-    advice = "pip install -r training/requirements-extra.txt"
+    advice = f"{sys.executable} -m pip install -r training/requirements-extra.txt"
     assert f"left out: shap: not installed; {advice}\n" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "shap", None)
     assert run("--of-class", "Bag", "--count", 1, "--method", "shap", "--output", tmp_path / "sheet.png") == 2
