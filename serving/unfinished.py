@@ -76,14 +76,15 @@ def recover(site: Site, say: Callable[[str], None]) -> Entry | None:
         what = "left as it is: the labels have been changed since"
     elif logged and entry is not None:
         models_config.serve(entry, kept)
+        site.save(config)
         what = "finished: the label had moved"
     else:
         if entry is not None:
             config.model_config_list.config.remove(entry)
         if former:
             config.model_config_list.config.append(former)
+        site.save(config)
         what = "taken back: the label was not yet seen to have moved"
-    site.save(config)
     end(site)
     say(f"`{move.command}` of {move.when} was interrupted and is {what}")
     return move if logged else None

@@ -331,9 +331,11 @@ def test_labels_that_were_edited_since_stay(site, fake, promote, kill):
     config = models_config.read(site.truth)
     models_config.find(config, MODEL).version_labels["stable"] = 3
     site.save(config)
+    edited = site.truth.read_text() + "# by hand\n"
+    site.truth.write_text(edited)
     _, (said,) = recover(site)
     assert said.endswith("is left as it is: the labels have been changed since")
-    assert models_config.read(site.truth) == config
+    assert site.truth.read_text() == edited
 
 
 def test_other_models_stay_as_they_were_edited_meanwhile(site, fake, promote, kill):
